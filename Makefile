@@ -1,0 +1,61 @@
+# `make help` lists the targets. Each sets up what it needs; after that nothing touches the network.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE = 1
+export TRANSFORMERS_OFFLINE = 1
+export HF_DATASETS_OFFLINE = 1
+export DO_NOT_TRACK = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo smoke test check format docs clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with every version pinned (the other targets do this by themselves).
+
+demo: $(STAMP) ## Run the whole method on the demo scenes and print the results.
+	@$(BIN)/mbpo demo $(ARGS)
+
+smoke: $(STAMP) ## Run every stage on a handful of rows and check what they wrote (the CI flow).
+	@$(BIN)/mbpo smoke $(ARGS)
+
+# One thread a test process: two torch threads on a busy two-core machine are slower than one.
+test: export OMP_NUM_THREADS = 1
+test: $(STAMP) ## Run the tests.
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+check: $(STAMP) ## Lint, format, types and layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## Rewrite the sources in the project's format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Write the generated pages of docs/ anew.
+	$(BIN)/python docs/generate.py
+
+clean: ## Delete the environment and the caches; runs/ stays.
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip itself is pinned too: its age decides how deepspeed, a source package, is built.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "mbpo needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing into $(VENV) (about two minutes; once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)

@@ -1,0 +1,1 @@
+"""What happens, in what order. Start with `pipeline.py`; nothing here touches a tensor."""

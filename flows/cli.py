@@ -1,0 +1,239 @@
+"""The command line. Only options are declared here; `flows.commands` does the work and is imported when needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mbpo_core import __version__
+from mbpo_core.errors import MbpoError
+from mbpo_core.stages import STAGES
+
+app = typer.Typer(
+    help="Modality-Balancing Preference Optimization: teach a multimodal model to look.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+demo_app = typer.Typer(pretty_exceptions_enable=False)
+app.add_typer(demo_app, name="demo")
+
+
+class StageName(StrEnum):
+    """The stages, as choices of an option (a test compares them with `mbpo_core.stages`)."""
+
+    samples = "samples"
+    negatives = "negatives"
+    pairs = "pairs"
+    rollouts = "rollouts"
+    training = "training"
+    evaluation = "evaluation"
+    report = "report"
+
+
+Config = Annotated[Path, typer.Option("--config", help="Run config, e.g. deployments/demo.yaml.")]
+MaybeConfig = Annotated[Path | None, typer.Option("--config", help="Run config; the run's own if left out.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; may be repeated.")
+]
+Store = Annotated[str | None, typer.Option("--store", help="Store root; else MBPO_STORE, else ./runs.")]
+RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
+MaybeRun = Annotated[str | None, typer.Option("--run", help="Name of the run.")]
+Force = Annotated[bool, typer.Option("--force", help="Compute even if cached.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
+Round = Annotated[int | None, typer.Option("--round", min=0, help="Round; the last one if left out.")]
+
+Stages = Annotated[
+    list[StageName] | None,
+    typer.Option("--force", metavar="STAGE", help="Compute this stage even if cached; may be repeated."),
+]
+
+_debug = False
+
+
+class Setting(StrEnum):
+    """What the colours of the demo's training pictures do."""
+
+    uniform = "uniform"
+    natural = "natural"
+
+
+class Baseline(StrEnum):
+    """What may be trained in place of the method."""
+
+    sft = "sft"
+    dpo = "dpo"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit codes: 0 done, 1 it could not be done (the reason is printed), 2 wrong usage."""
+    try:
+        app(arguments, prog_name="mbpo")
+    except MbpoError as error:
+        if _debug:
+            raise
+        print(f"mbpo: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    global _debug
+    _debug = debug
+    if debug:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    if version:
+        typer.echo(f"mbpo {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run(
+    config: Config,
+    changes: Changes = None,
+    force: Stages = None,
+    store: Store = None,
+) -> None:
+    """Run the whole method; stages whose artifacts exist are reused."""
+    from flows import commands
+
+    commands.run(config, changes or [], [stage.value for stage in force or []], store)
+
+
+@app.command("explain")
+def explain(config: MaybeConfig = None, run: MaybeRun = None, changes: Changes = None, store: Store = None) -> None:
+    """Say for each stage whether it would run, and why. Computes nothing."""
+    if config is None and run is None:
+        raise typer.BadParameter("give --config or --run")
+    from flows import commands
+
+    commands.explain(config, run, changes or [], store)
+
+
+@app.command("show")
+def show(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="E.g. pairs, training/1; all if left out.")
+    ] = None,
+    run: RunName = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Evaluation: every metric.")] = False,
+    store: Store = None,
+) -> None:
+    """Show what a stage made: rows, dropped rows by reason, place; of the evaluation, its table."""
+    from flows import commands
+
+    commands.show(key, run, store, as_json=as_json, full=full)
+
+
+@app.command("gc")
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False, store: Store = None
+) -> None:
+    """List the artifacts that no run needs."""
+    from flows import commands
+
+    commands.gc(store, delete=delete)
+
+
+@app.command("smoke")
+def smoke() -> None:
+    """Run every stage on a handful of rows in a temporary store and check what they wrote."""
+    from flows import commands
+
+    commands.smoke()
+
+
+@demo_app.callback(invoke_without_command=True)
+def demo(
+    context: typer.Context,
+    setting: Annotated[Setting, typer.Option("--setting", help="Colours uniform, or as in nature.")] = Setting.uniform,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Repeat with seeds 0, 1, ...")] = 1,
+    changes: Changes = None,
+    store: Store = None,
+) -> None:
+    """Run the method and its baselines on the demo scenes and print the results."""
+    if context.invoked_subcommand is None:
+        from flows import commands
+
+        commands.demo(setting.value, seeds, changes or [], store)
+
+
+@demo_app.command("train-base")
+def train_base(
+    output: Annotated[Path, typer.Option("--output", help="Folder to write absolute/ and soft/ to.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+) -> None:
+    """Train the demo's two base models anew (ten minutes or so)."""
+    from flows import commands
+
+    commands.train_base(output, changes or [])
+
+
+def rerun(
+    context: typer.Context,
+    run: RunName,
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """One stage again, from the run's latest inputs."""
+    from flows import commands
+
+    commands.rerun(context.info_name or "", run, config, changes or [], store, force=force, dry_run=dry_run)
+
+
+def rerun_rollouts(
+    run: RunName,
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    round_index: Round = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """One round's rollouts again, from the policy that round started with."""
+    from flows import commands
+
+    place = {"round_index": round_index}
+    commands.rerun("rollouts", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+
+
+def rerun_training(
+    run: RunName,
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    round_index: Round = None,
+    baseline: Annotated[Baseline | None, typer.Option("--baseline", help="This baseline instead of a round.")] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """One round's training (or a baseline's) again, from the run's latest pairs and rollouts."""
+    if round_index is not None and baseline is not None:
+        raise typer.BadParameter("--round and --baseline exclude each other")
+    from flows import commands
+
+    place = {"round_index": round_index, "baseline": baseline.value if baseline else ""}
+    commands.rerun("training", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+
+
+_RERUN: dict[str, Callable[..., None]] = {"rollouts": rerun_rollouts, "training": rerun_training}
+for _stage in STAGES:
+    app.command(_stage, help=f"Rerun {_stage} of one run.", rich_help_panel="One stage again")(
+        _RERUN.get(_stage, rerun)
+    )

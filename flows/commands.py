@@ -1,0 +1,127 @@
+"""What the commands do. Prefect is imported only once there is something to compute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import console
+from flows.paths import config_file, use_store
+from flows.prefect_environment import prefect_runtime
+from mbpo_core.config import load_config
+from mbpo_core.errors import ConfigError
+from mbpo_core.store import Store
+
+
+def run(config: Path, changes: list[str], force: list[str], store: str | None) -> None:
+    """Run the whole method and print the results."""
+    from flows.running import run_pipeline
+    from flows.showing import show_results
+
+    settings = load_config(config_file(config), changes)
+    place = Store(use_store(store))
+    run_pipeline(place, settings, force)
+    show_results(place, settings.run)
+
+
+def demo(setting: str, seeds: int, changes: list[str], store: str | None) -> None:
+    """Run the demo, once a seed, and print the results."""
+    from flows.demo import demo_configs
+    from flows.running import run_pipeline
+    from flows.showing import show_results, show_seeds
+
+    place = Store(use_store(store))
+    configs = demo_configs(setting, seeds, changes)
+    for settings in configs:
+        run_pipeline(place, settings, [])
+        show_results(place, settings.run)
+    if len(configs) > 1:
+        show_seeds(place, [settings.run for settings in configs])
+
+
+def explain(config: Path | None, run: str | None, changes: list[str], store: str | None) -> None:
+    """Print what would run, and why."""
+    from flows.running import explain_run
+
+    settings = load_config(config_file(config), changes) if config else None
+    console.print_explanation(explain_run(Store(use_store(store)), settings, run, changes))
+
+
+def rerun(
+    stage: str,
+    run: str,
+    config: Path | None,
+    changes: list[str],
+    store: str | None,
+    *,
+    force: bool,
+    dry_run: bool,
+    place: Mapping[str, Any] | None = None,
+) -> None:
+    """Rerun one stage of a run from its latest inputs."""
+    from flows.running import StageChoice, rerun_stage
+
+    settings = load_config(config_file(config)) if config else None
+    chosen = StageChoice(stage, run, settings, changes, force=force, **(place or {}))
+    rerun_stage(Store(use_store(store)), chosen, dry_run=dry_run)
+
+
+def show(key: str | None, run: str, store: str | None, *, as_json: bool, full: bool) -> None:
+    """Print what a run, or a stage of it, made."""
+    from flows import showing
+
+    place = Store(use_store(store))
+    if key == "evaluation":
+        showing.show_evaluation(place, run, as_json=as_json, full=full)
+    else:
+        showing.show_artifacts(place, run, key, as_json=as_json)
+
+
+def gc(store: str | None, *, delete: bool) -> None:
+    """Print, or delete, what no run needs."""
+    from mbpo_core.store.gc import collect
+
+    console.print_garbage(collect(Store(use_store(store)), delete=delete))
+
+
+def smoke() -> None:
+    """Run the smoke flow, which has a store of its own."""
+    with prefect_runtime(use_store(None)):
+        from flows.smoke import smoke as smoke_flow
+
+        for line in smoke_flow():
+            console.say(line)
+
+
+def train_base(output: Path, changes: list[str]) -> None:
+    """Train the demo's base models."""
+    import yaml
+    from pydantic import ValidationError
+
+    from mbpo_core.demo.base_training import BaseTrainingConfig, train_base
+    from mbpo_core.progress import BarProgress, make_progress
+
+    fields = dict(change.partition("=")[::2] for change in changes)
+    try:
+        settings = BaseTrainingConfig.model_validate({name: yaml.safe_load(value) for name, value in fields.items()})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(BaseTrainingConfig.model_fields)
+        raise ConfigError(wrong, where="--set", remedy=f"Fields: {known}.") from error
+    progress, stages = make_progress(), set()
+
+    def report(stage: str, step: int, steps: int, loss: float) -> None:
+        if stage not in stages:
+            stages.add(stage)
+            progress.start(stage, steps)
+        progress.advance(1, loss=loss)
+
+    try:
+        summary = train_base(output, settings, report)
+    finally:
+        if isinstance(progress, BarProgress):
+            progress.stop()
+    console.say(json.dumps(summary, indent=1))
+    console.say(f"Wrote {output / 'absolute'} and {output / 'soft'}; use one with --set policy.model=FOLDER.")

@@ -1,0 +1,62 @@
+"""Where things lie: run configs, the artifact store, Prefect's own files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mbpo_core.errors import ConfigError
+
+STORE_VARIABLE = "MBPO_STORE"
+DEFAULT_STORE = "runs"
+
+
+def deployments_folder() -> Path:
+    """The run configs and `prefect.yaml`: beside the flows in a checkout, inside them in an installed wheel."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "deployments"
+    return packaged if packaged.is_dir() else here.parent / "deployments"
+
+
+def config_file(name: str | Path) -> Path:
+    """The run config a user named: a file, or one of the shipped ones (`deployments/demo.yaml`, `demo`).
+
+    Raises:
+        ConfigError: if there is no such file; names the shipped ones.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = deployments_folder() / f"{path.stem}.yaml"
+    named_so = str(name) in (path.stem, f"deployments/{path.stem}.yaml")
+    if named_so and shipped.is_file():
+        return shipped
+    configs = ", ".join(sorted(file.stem for file in run_configs()))
+    raise ConfigError(
+        "the run config does not exist", where=str(name), remedy=f"Give the path of a YAML file, or one of: {configs}."
+    )
+
+
+def run_configs() -> list[Path]:
+    """The shipped run configs."""
+    return sorted(file for file in deployments_folder().glob("*.yaml") if file.name != "prefect.yaml")
+
+
+def use_store(url: str | None) -> str:
+    """Settle on a store root (option, then MBPO_STORE, then ./runs) and hand it to everything started from here.
+
+    The environment carries it, not a flow parameter: whoever may start a run must not choose where it writes.
+    """
+    root = url or os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+    if "://" not in root:
+        root = str(Path(root).expanduser().resolve())
+    os.environ[STORE_VARIABLE] = root
+    return root
+
+
+def prefect_home(store: str) -> Path:
+    """An absolute folder for Prefect's database and results: beside a local store, else in the user's cache."""
+    if "://" not in store:
+        return Path(store).resolve().parent / ".prefect"
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache).resolve() / "mbpo" / "prefect"

@@ -1,0 +1,3 @@
+"""Modality-Balancing Preference Optimization: the library, free of Prefect."""
+
+__version__ = "0.1.0"

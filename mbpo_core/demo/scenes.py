@@ -1,0 +1,160 @@
+"""Procedural scenes: tinted sprites in a 2x2 grid, whose objects, colours and cells are exact truth.
+
+A scene is a list of placed objects and a seed for its background, jitter and noise; rendering is a pure
+function of the two. Seeds come from `stream_seed`, so that scenes of different streams never coincide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mbpo_core.demo.objects import CANONICAL, COLORS, NEUTRAL, OBJECTS, PARTNERS
+from mbpo_core.errors import DataError
+
+SIZE = 48
+CELL = SIZE // 2
+CELLS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")
+"""Cell names in reading order."""
+
+COOCCURRENCE = 0.95
+"""How often a trigger's partner stands beside it in base training."""
+
+_SPRITES = Path(__file__).parent / "assets" / "sprites"
+_SPRITE_SIZES = (20, 21, 22)
+_NOISE_STD = 4.0  # 8-bit levels
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One object in a scene; `cell` is one of CELLS."""
+
+    object: str
+    color: str
+    cell: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows, in reading order, and the seed of everything else in it."""
+
+    placed: tuple[Placed, ...]
+    seed: int
+
+    @property
+    def names(self) -> list[str]:
+        """Objects present, in reading order."""
+        return [item.object for item in self.placed]
+
+    def find(self, name: str) -> Placed:
+        """The placed object of that name.
+
+        Raises:
+            DataError: if the scene does not show it.
+        """
+        for item in self.placed:
+            if item.object == name:
+                return item
+        raise DataError(f"no {name} in the scene", expected=f"one of {', '.join(self.names)}")
+
+
+def stream_seed(*names: object) -> int:
+    """A 64-bit seed from names: sha256 of them joined by "/"; any other name gives an unrelated stream."""
+    text = "/".join(str(name) for name in names)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def place(rng: random.Random, things: Sequence[tuple[str, str]]) -> Scene:
+    """Put (object, colour) things into distinct random cells.
+
+    Raises:
+        DataError: for more than four things or a repeated object.
+    """
+    if len(things) > len(CELLS) or len({name for name, _ in things}) < len(things):
+        raise DataError(f"a scene cannot hold {list(things)}", expected="at most 4 different objects")
+    cells = rng.sample(range(len(CELLS)), len(things))
+    ordered = sorted(zip(cells, things, strict=True))
+    placed = tuple(Placed(name, color, CELLS[cell]) for cell, (name, color) in ordered)
+    return Scene(placed, rng.getrandbits(63))
+
+
+def any_color(rng: random.Random, *, but: str | None = None) -> str:
+    """A colour drawn uniformly, leaving out `but`."""
+    return rng.choice([color for color in COLORS if color != but])
+
+
+def prior_color(rng: random.Random, name: str, canonical_share: float) -> str:
+    """A prior object's canonical colour with that probability, else another one; neutral objects: any colour."""
+    if name not in CANONICAL:
+        return any_color(rng)
+    canonical = CANONICAL[name]
+    return canonical if rng.random() < canonical_share else any_color(rng, but=canonical)
+
+
+def base_scene(rng: random.Random, canonical_share: float) -> Scene:
+    """A scene as base training sees them: 1-3 of the 22 objects, plus the partner of a trigger.
+
+    Neutral objects are drawn twice as often as prior ones, because only they teach to look at colour.
+
+    Args:
+        rng: source of every choice.
+        canonical_share: probability that a prior object wears its canonical colour (1.0 makes an absolute prior).
+    """
+    weighted = [*OBJECTS, *NEUTRAL]
+    rng.shuffle(weighted)
+    names = list(dict.fromkeys(weighted))[: rng.choice((1, 2, 2, 3))]
+    for trigger, partner in PARTNERS.items():
+        if trigger in names and partner not in names and len(names) < len(CELLS) and rng.random() < COOCCURRENCE:
+            names.append(partner)
+    return place(rng, [(name, prior_color(rng, name, canonical_share)) for name in names])
+
+
+def render(scene: Scene) -> Pixels:
+    """Draw the scene: (48, 48, 3) uint8, a pure function of the scene.
+
+    Each sprite is turned to luminance and multiplied by its colour, so that the hue of every opaque pixel is the
+    tint's up to noise (standard deviation 4 levels).
+    """
+    rng = np.random.default_rng(scene.seed)
+    canvas = np.empty((SIZE, SIZE, 3), dtype=np.float32)
+    canvas[:] = rng.uniform(215, 250, size=3)
+    for item in scene.placed:
+        size = _SPRITE_SIZES[rng.integers(len(_SPRITE_SIZES))]
+        luminance, alpha = _sprite(item.object, size)
+        row, column = divmod(CELLS.index(item.cell), 2)
+        y, x = rng.integers(0, CELL - size + 1, size=2) + (row * CELL, column * CELL)
+        patch = canvas[y : y + size, x : x + size]
+        tint = np.asarray(COLORS[item.color], dtype=np.float32)
+        patch += alpha[..., None] * (luminance[..., None] * tint - patch)
+    canvas += rng.normal(0.0, _NOISE_STD, size=canvas.shape)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """The picture as a lossless PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=256)
+def _sprite(name: str, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A sprite's luminance, stretched to [0.45, 1], and alpha in [0, 1]; both (size, size)."""
+    with Image.open(_SPRITES / f"{name}.png") as file:
+        pixels = np.asarray(file.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS), dtype=np.float32)
+    luminance = pixels[..., :3] @ np.asarray((0.299, 0.587, 0.114), dtype=np.float32)
+    alpha = pixels[..., 3] / 255.0
+    low, high = np.percentile(luminance[alpha > 0.5], (5, 95))
+    stretched = np.clip((luminance - low) / max(float(high - low), 1.0), 0.0, 1.0)
+    return (0.45 + 0.55 * stretched).astype(np.float32), alpha

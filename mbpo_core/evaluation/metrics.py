@@ -1,0 +1,157 @@
+"""All metrics that a set of questions allows, in the order in which the summary lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from mbpo_core.evaluation.counting import Count, Metric, flag
+from mbpo_core.evaluation.existence import SETS, existence_metrics
+from mbpo_core.evaluation.outcomes import CaptionCounts, Outcome
+from mbpo_core.evaluation.vocabulary import split_words
+
+CaptionCount = Callable[[CaptionCounts], tuple[float, float]]
+
+HEADLINE: tuple[str, ...] = (
+    "prior_conflict_accuracy", "prior_conflict_seen_accuracy", "prior_consistent_accuracy", "neutral_accuracy",
+    "existence_accuracy", "chair_i", "caption_recall", "blind_gap", "accuracy",
+)  # fmt: skip
+"""The metrics that the short table shows."""
+
+_PRIOR_PROBES: dict[str, str] = {
+    "prior_conflict": "Colour against the prior, unseen objects",
+    "prior_conflict_seen": "Colour against the prior, trained objects",
+    "prior_consistent": "Colour as the prior says",
+    "neutral": "Colour without a prior",
+}
+_KINDS: dict[str, str] = {
+    "yes_no": "Yes / no",
+    "multiple_choice": "Multiple choice",
+    "numeric": "Number",
+    "short_text": "Short text",
+    "open": "Open (exact match)",
+    "box": "Box (exact match)",
+}
+
+
+def metrics_for(outcomes: Sequence[Outcome]) -> list[Metric]:
+    """The metrics that at least one of these questions belongs to.
+
+    A metric whose probe is absent is left out; overall accuracy and accuracy by kind need no probe and always exist.
+    """
+    families = (_prior(), existence_metrics(), _captions(), _accuracy(outcomes), _blind())
+    named: dict[str, Metric] = {}
+    for metric in (metric for family in families for metric in family):
+        if any(metric.count(outcome) is not None for outcome in outcomes):
+            named.setdefault(metric.name, metric)  # a probe of the user's must not replace a metric of ours
+    return list(named.values())
+
+
+def _prior() -> Iterator[Metric]:
+    group = "Language prior"
+    for probe, label in _PRIOR_PROBES.items():
+        yield Metric(f"{probe}_accuracy", label, group, _of_probe(probe, _correct))
+    for probe in ("prior_conflict", "prior_conflict_seen"):
+        label = f"{_PRIOR_PROBES[probe]}: says the prior"
+        yield Metric(f"{probe}_says_prior", label, group, _of_probe(probe, _says_prior), better="lower")
+
+
+def _captions() -> Iterator[Metric]:
+    """CHAIR with coverage.
+
+        chair_i = mentions of objects not shown / all mentions     chair_s = captions with one / captions
+        caption_recall = shown objects that are named / shown objects
+
+    A right object with a wrong colour is no hallucinated object; it counts in caption_wrong_color, over the right
+    objects of which a colour is said.
+
+    Source: CHAIR arXiv:1809.02156 and LisaAnne/Hallucination utils/chair.py.
+    """
+    group = "Captions (CHAIR)"
+    counts: dict[str, tuple[str, CaptionCount]] = {
+        "chair_i": ("Named objects that are not there (CHAIR_i)", lambda c: (c.hallucinated, c.mentions)),
+        "chair_s": ("Captions that name one (CHAIR_s)", lambda c: flag(c.hallucinated > 0)),
+        "caption_recall": ("Objects there that are named (recall)", lambda c: (c.found, c.shown)),
+        "caption_wrong_color": ("Right object, wrong colour", lambda c: (c.wrong_color, c.colored)),
+    }
+    for name, (label, count) in counts.items():
+        better: Literal["higher", "lower"] = "higher" if name == "caption_recall" else "lower"
+        yield Metric(name, label, group, _of_caption(count), better=better, rate=name == "chair_s")
+    words = _of_caption(lambda c: (c.words, 1.0))
+    yield Metric("caption_words", "Words a caption", group, words, better="", rate=False, unit="words")
+
+
+def _accuracy(outcomes: Sequence[Outcome]) -> Iterator[Metric]:
+    closed = any(outcome.closed for outcome in outcomes)
+    label = "All closed questions" if closed else "All questions (exact match)"
+    yield Metric("accuracy", label, "Accuracy", lambda o: flag(o.correct) if o.closed or not closed else None)
+    present = {outcome.kind for outcome in outcomes}
+    for kind, name in _KINDS.items():
+        if kind in present:
+            yield Metric(f"accuracy_{kind}", name, "Accuracy", _of_kind(kind))
+    reported = {*_PRIOR_PROBES, *_KINDS, "existence", *(f"existence_{name}" for name in SETS)}
+    for probe in sorted({outcome.probe for outcome in outcomes if outcome.closed} - reported):
+        label = probe.replace("_", " ").capitalize()
+        yield Metric(f"{probe}_accuracy", label, "Accuracy by probe", _of_probe(probe, _correct))
+
+
+def _blind() -> Iterator[Metric]:
+    """What the image adds, over closed questions.
+
+        blind_gap = accuracy - blind accuracy          normalised: (accuracy - blind) / (1 - blind)
+
+    The second is the share of what the text cannot give that the image gave. `wrong_like_blind` is the share of wrong
+    answers that are word for word what the policy says without the image.
+    """
+    group = "With and without the image"
+
+    def gap(o: Outcome) -> tuple[float, float]:
+        return float(o.correct) - _blind_correct(o), 1.0
+
+    def normalised(o: Outcome) -> tuple[float, float]:
+        return float(o.correct) - _blind_correct(o), 1.0 - _blind_correct(o)
+
+    def like_blind(o: Outcome) -> tuple[float, float]:
+        same = split_words(o.text) == split_words(o.blind_text or "")
+        return float(not o.correct and same), float(not o.correct)
+
+    yield Metric("blind_gap", "Accuracy gained by seeing the image", group, _with_blind(gap), rate=False)
+    yield Metric(
+        "blind_gap_normalised", "Share gained of what text cannot give", group, _with_blind(normalised), rate=False
+    )
+    yield Metric(
+        "blind_accuracy", "Accuracy without the image", group, _with_blind(lambda o: flag(_blind_correct(o))), better=""
+    )
+    yield Metric(
+        "wrong_like_blind", "Wrong answers that equal the blind one", group, _with_blind(like_blind), better="lower"
+    )
+
+
+def _correct(outcome: Outcome) -> tuple[float, float]:
+    return flag(outcome.correct)
+
+
+def _says_prior(outcome: Outcome) -> tuple[float, float] | None:
+    """`says_prior` is written by `answering`, which has the verifier; absent where the sample has no prior answer."""
+    says = outcome.meta.get("says_prior")
+    return None if says is None else flag(bool(says))
+
+
+def _of_probe(probe: str, count: Count) -> Count:
+    return lambda outcome: count(outcome) if outcome.probe == probe and outcome.closed else None
+
+
+def _of_kind(kind: str) -> Count:
+    return lambda outcome: flag(outcome.correct) if outcome.kind == kind else None
+
+
+def _blind_correct(outcome: Outcome) -> bool:
+    return outcome.blind_verdict == "correct"
+
+
+def _with_blind(count: Count) -> Count:
+    return lambda outcome: count(outcome) if outcome.closed and outcome.blind_verdict is not None else None
+
+
+def _of_caption(count: CaptionCount) -> Count:
+    return lambda outcome: None if outcome.caption is None else count(outcome.caption)

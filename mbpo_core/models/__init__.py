@@ -1,0 +1,1 @@
+"""Loading a multimodal model as a policy, and scoring completions with it."""

@@ -1,0 +1,42 @@
+"""The one data type of scoring, sampling and training: completions that share one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered question with its image, ready for the model.
+
+    token_ids holds the chat template's tokens with every image slot expanded (one id per image
+    position) and ends where the completion starts. pixel_values is what the family's image
+    processor yields for this prompt's images, batch dimension = images, e.g. (1, 3, H, W).
+    """
+
+    token_ids: list[int]
+    pixel_values: Tensor
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """K completions of one prompt; an offline pair has K = 2 (chosen first), an online group K = G.
+
+    completions: K lists of token ids, each ending in EOS when the text is finished.
+    rewards: K scalars; empty while only scoring.
+    rollout_logprobs: K lists of log-probs under the sampling policy (online members), nats.
+    reference_logprobs: K lists under the frozen reference, nats; filled before training.
+    """
+
+    prompt: Prompt
+    completions: list[list[int]]
+    sample_id: str = ""
+    source: Literal["offline", "online"] = "offline"
+    rewards: list[float] = field(default_factory=list)
+    rollout_logprobs: list[list[float]] | None = None
+    reference_logprobs: list[list[float]] | None = None
+    temperature: float = 1.0

@@ -1,0 +1,56 @@
+"""Samples made ready for mining: decoded, rendered, tokenised, or dropped with a reason."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mbpo_core.errors import DataError
+from mbpo_core.models.groups import Prompt
+from mbpo_core.models.images import open_image
+from mbpo_core.models.policy import Policy
+from mbpo_core.records import Dropped, Sample
+
+STAGE = "negatives"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A readable sample: its prompt, clean images at native size (n, 3, H, W) uint8, chosen token ids."""
+
+    sample: Sample
+    prompt: Prompt
+    images: Tensor
+    chosen: list[int]
+
+
+def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dropped:
+    """Decode and render one sample; a picture that cannot be read or a prompt that is too long is a reason.
+
+    Raises:
+        DataError: if question or answer hold the model's image tokens.
+    """
+    try:
+        pictures = [open_image(image) for image in sample.images]
+    except DataError as error:
+        return drop(sample, "unreadable_image", str(error))
+    if not pictures:
+        return drop(sample, "unreadable_image", "the sample has no image to perturb")
+    try:
+        prompt = policy.prepare(sample.question, pictures)
+        chosen = policy.encode_completion(sample.answer)
+    except DataError as error:
+        raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
+    needed = len(prompt.token_ids) + max(len(chosen), max_new_tokens)
+    if needed > policy.max_positions:
+        return drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {policy.max_positions}")
+    return Task(sample, prompt, torch.stack([policy.family.native(picture) for picture in pictures]), chosen)
+
+
+def drop(sample: Sample, reason: str, detail: str, **outcome: bool) -> Dropped:
+    """The dead letter of a sample; what mining found out about it joins the row's JSON."""
+    row = {**sample.model_dump(mode="json", exclude={"images"}), **outcome}
+    return Dropped(sample_id=sample.sample_id, stage=STAGE, reason=reason, detail=detail, row=json.dumps(row))

@@ -1,0 +1,117 @@
+"""What the policy makes of both responses, with the image and blind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mbpo_core.errors import DataError
+from mbpo_core.models.groups import Prompt, PromptGroup
+from mbpo_core.models.images import open_image
+from mbpo_core.models.policy import Policy
+from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.objectives.gain import information_gain, token_gains
+from mbpo_core.records import Blind, Dropped, Message, Negative, Part, PreferencePair
+
+STAGE = "pairs"
+
+
+def score(policy: Policy, negatives: Sequence[Negative], blind: Blind) -> tuple[list[PreferencePair], list[Dropped]]:
+    """Preference pairs with their gains, in input order, and the rows that cannot become one.
+
+    Each pair is one group of two completions of the clean image's prompt, chosen first, scored
+    twice: with the image and blind. Every token counts, the closing EOS included.
+
+    Args:
+        policy: the frozen reference.
+        negatives: rows scored together.
+        blind: how the model is kept from seeing the image.
+
+    Raises:
+        DataError: a text holds the model's image tokens, or prompt and response are too long for it.
+
+    Source: recipe 1.3, equation (1), for chosen and rejected.
+    """
+    groups: list[PromptGroup] = []
+    scored: list[Negative] = []
+    dropped: list[Dropped] = []
+    for negative in negatives:
+        group = _group(policy, negative)
+        if isinstance(group, Dropped):
+            dropped.append(group)
+        else:
+            groups.append(group)
+            scored.append(negative)
+    seeing = group_logprobs(policy, groups)
+    blinded = group_logprobs(policy, groups, blind=blind)
+    pairs = [_pair(n, s, b, blind) for n, s, b in zip(scored, seeing, blinded, strict=True)]
+    return pairs, dropped
+
+
+def drop(row: Negative | PreferencePair, reason: str, detail: str) -> Dropped:
+    """The dead letter of a row."""
+    text = json.dumps(row.model_dump(mode="json", exclude={"images", "rejected_images"}), ensure_ascii=False)
+    return Dropped(sample_id=row.sample_id, stage=STAGE, reason=reason, detail=detail, row=text)
+
+
+def _group(policy: Policy, negative: Negative) -> PromptGroup | Dropped:
+    if negative.rejected is None or not negative.rejected.strip():
+        return drop(negative, "no_rejected", f"the {negative.kind} negative has no rejected response")
+    try:
+        pictures = [open_image(image) for image in negative.images]
+    except DataError as error:
+        return drop(negative, "unreadable_image", str(error))
+    where = f"sample {negative.sample_id}"
+    try:
+        prompt = policy.prepare(negative.question, pictures)
+        completions = [policy.encode_completion(text) for text in (negative.chosen, negative.rejected)]
+    except DataError as error:
+        raise DataError(error.what, where=where, remedy=error.remedy) from error
+    _check_length(policy, prompt, completions, where)
+    return PromptGroup(prompt, completions, sample_id=negative.sample_id)
+
+
+def _check_length(policy: Policy, prompt: Prompt, completions: Sequence[Sequence[int]], where: str) -> None:
+    """The miner drops such rows; they get here only if another policy made the negatives."""
+    needed = len(prompt.token_ids) + max(map(len, completions))
+    if needed > policy.max_positions:
+        raise DataError(
+            f"prompt and response have {needed} tokens, the model takes {policy.max_positions}",
+            where=where,
+            remedy="Mine the negatives with the same model.",
+        )
+
+
+def _pair(negative: Negative, seeing: list[Tensor], blinded: list[Tensor], blind: Blind) -> PreferencePair:
+    (chosen, rejected), (blind_chosen, blind_rejected) = (
+        [logprobs.double().cpu() for logprobs in both] for both in (seeing, blinded)
+    )
+    if negative.rejected is None:  # _group has dropped it
+        raise ValueError("a scored negative has a rejected response")
+    images = [Part(type="image")] * len(negative.images)
+    return PreferencePair(
+        sample_id=negative.sample_id,
+        images=negative.images,
+        rejected_images=negative.rejected_images,
+        prompt=[Message(role="user", content=[*images, Part(type="text", text=negative.question)])],
+        chosen=[_answer(negative.chosen)],
+        rejected=[_answer(negative.rejected)],
+        question_kind=negative.question_kind,
+        negative_kind=negative.kind,
+        blind=blind,
+        gain_chosen=float(information_gain(chosen, blind_chosen)),
+        gain_rejected=float(information_gain(rejected, blind_rejected)),
+        token_gains_chosen=token_gains(chosen, blind_chosen).tolist(),
+        token_gains_rejected=token_gains(rejected, blind_rejected).tolist(),
+        logprob_chosen=float(chosen.mean()),
+        logprob_rejected=float(rejected.mean()),
+        blind_logprob_chosen=float(blind_chosen.mean()),
+        blind_logprob_rejected=float(blind_rejected.mean()),
+        meta=negative.meta,
+    )
+
+
+def _answer(text: str) -> Message:
+    return Message(role="assistant", content=[Part(type="text", text=text)])

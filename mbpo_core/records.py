@@ -1,0 +1,201 @@
+"""The nouns: one record a kind of row that stages exchange. Read this file first.
+
+Records are pydantic models; `mbpo_core.tables` derives the Arrow schema of each from its
+fields, so that a column exists in one place only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["open", "yes_no", "multiple_choice", "numeric", "short_text", "box"]
+AnswerForm = Literal["sentence", "word", "letter", "number", "free"]
+Split = Literal["offline", "online", "dev", "eval"]
+Blind = Literal["mask", "mean", "black", "drop"]
+Verdict = Literal["correct", "wrong", "unparsed"]
+Encoded = bytes  # an alias, because a field named `bytes` hides the builtin inside its class
+
+CLOSED_KINDS: tuple[Kind, ...] = ("yes_no", "multiple_choice", "numeric", "short_text")
+
+
+class Record(BaseModel):
+    """A row; unknown columns are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Image(Record):
+    """A picture as Hugging Face `datasets` stores it: encoded bytes, or a path, or both."""
+
+    bytes: Encoded | None = Field(description="Encoded file (PNG, JPEG, ...).")
+    path: str | None = Field(default=None, description="File name it came from; informational.")
+
+
+class Part(Record):
+    """One piece of a message's content."""
+
+    type: Literal["image", "text"]
+    text: str | None = None
+
+
+class Message(Record):
+    """One turn of a conversation in the form that chat templates and TRL read."""
+
+    role: Literal["user", "assistant"]
+    content: list[Part]
+
+
+class Sample(Record):
+    """A question about an image with its reference answer."""
+
+    sample_id: str = Field(description="Unique and stable; seeds derive from it.")
+    images: list[Image]
+    question: str
+    answer: str = Field(description="Reference answer in the declared form; becomes the chosen response.")
+    kind: Kind
+    answer_form: AnswerForm = Field(default="free", description="Form the question asks the answer to take.")
+    choices: list[str] = Field(default_factory=list, description="Options of a multiple-choice question, A first.")
+    split: Split
+    source: str
+    meta: str = Field(default="{}", description="JSON object; see docs/data.md for the keys evaluation reads.")
+
+
+class Negative(Record):
+    """A rejected response together with the image that provoked it."""
+
+    sample_id: str
+    images: list[Image] = Field(description="The clean images.")
+    rejected_images: list[Image] = Field(description="Perturbed images as saved (8-bit PNG).")
+    question: str
+    question_kind: Kind
+    answer_form: AnswerForm
+    kind: str = Field(description="How the image was made: adversarial, noise, diffusion, blank.")
+    chosen: str
+    rejected: str | None = Field(description="Null where only the image is dispreferred.")
+    clean_answer: str = Field(description="What the model says to the clean image, greedily.")
+    clean_correct: bool = Field(description="The clean answer agrees with the reference answer.")
+    attacked_answer: str = Field(description="Greedy answer to the saved image, before filters.")
+    blind_answer: str = Field(description="Greedy answer without the image.")
+    flipped: bool = Field(description="clean_correct, and the greedy answer to the saved 8-bit image is not.")
+    flipped_unrounded: bool = Field(description="The same before the image was rounded to 8 bits.")
+    logprob_clean: float = Field(description="Mean log p(chosen) on the clean image, nats per token.")
+    logprob_attacked: float = Field(description="The same after the attack, before rounding.")
+    logprob_rounded: float = Field(description="The same on the saved 8-bit image.")
+    epsilon: float = Field(description="Radius asked for, pixels in 0-1 (L-infinity) or L2 norm.")
+    perturbation_linf: float = Field(description="Largest pixel change of the saved image, pixels in 0-1.")
+    attack: str = Field(description="JSON: the attack's settings and seed.")
+    decode: str = Field(description="JSON: how the rejected response was decoded (greedy, or which sample).")
+    meta: str = Field(default="{}", description="The sample's meta.")
+
+
+class PreferencePair(Record):
+    """A chosen and a rejected response to the clean image; opens in `datasets` and TRL unchanged."""
+
+    sample_id: str
+    images: list[Image]
+    rejected_images: list[Image]
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    question_kind: Kind
+    negative_kind: str
+    blind: Blind = Field(description="How the blind condition was made.")
+    gain_chosen: float = Field(description="Image Information Gain of chosen, nats per token.")
+    gain_rejected: float
+    token_gains_chosen: list[float] = Field(description="Per token, nats.")
+    token_gains_rejected: list[float]
+    logprob_chosen: float = Field(description="Mean log p(chosen | image), nats per token.")
+    logprob_rejected: float
+    blind_logprob_chosen: float = Field(description="Mean log p(chosen | blind), nats per token.")
+    blind_logprob_rejected: float
+    meta: str = "{}"
+
+
+class Completion(Record):
+    """One sampled answer with everything training needs to know about it."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float] = Field(description="Under the sampling distribution (temperature applied), nats.")
+    finish_reason: Literal["stop", "length"]
+    extracted: str | None = Field(description="Answer the verifier read out of the text.")
+    verdict: Verdict
+    reason: str = Field(description="Why the verifier decided so.")
+    accuracy_reward: float
+    format_reward: float
+    reward: float = Field(description="accuracy_reward + format_reward.")
+
+
+class RolloutGroup(Record):
+    """The completions of one closed-ended prompt."""
+
+    sample_id: str
+    images: list[Image]
+    prompt: list[Message]
+    answer: str
+    question_kind: Kind
+    answer_form: AnswerForm
+    choices: list[str]
+    policy_digest: str
+    round_index: int
+    temperature: float
+    verifier: str = Field(description="Name and version, e.g. yes_no@1.")
+    zero_variance: bool = Field(description="All rewards equal: recorded, not trained on.")
+    completions: list[Completion]
+    meta: str = "{}"
+
+
+class Prediction(Record):
+    """One policy's answer to one held-out question."""
+
+    policy: str = Field(description="Label in the table: base, sft, dpo, trained.")
+    sample_id: str
+    images: list[Image]
+    question: str
+    answer: str
+    question_kind: Kind
+    probe: str = Field(description="Evaluation set the question belongs to, e.g. prior_conflict.")
+    text: str
+    extracted: str | None
+    verdict: Verdict
+    blind_text: str | None = Field(description="Answer without the image; null for open questions.")
+    blind_verdict: Verdict | None
+    meta: str = "{}"
+
+
+class TrainingStep(Record):
+    """One row of metrics.parquet: one optimizer step."""
+
+    step: int
+    round_index: int
+    learning_rate: float
+    loss: float = Field(description="About 0 on policy by construction; watch the columns below instead.")
+    offline_loss: float | None
+    online_loss: float | None
+    grad_norm: float
+    kl: float = Field(description="Mean k3 to the reference over trained tokens, nats.")
+    clip_fraction: float = Field(description="Share of tokens where the clipped branch was taken.")
+    advantage_abs: float = Field(description="Mean |advantage| over trained completions.")
+    reward: float | None = Field(description="Mean online reward of the step's groups.")
+    groups_offline: int
+    groups_online: int
+    groups_zero_variance: int = Field(description="Online groups drawn and left out.")
+    tokens: int
+    chosen_logprob: float | None = Field(description="Mean log p(chosen), nats per token.")
+    rejected_logprob: float | None
+    chosen_drift: float | None = Field(description="chosen_logprob minus the reference's, nats per token.")
+    stopped: bool = Field(description="The stop rule fired at this step.")
+    seconds: float = Field(json_schema_extra={"volatile": True})
+    cpu_seconds: float = Field(json_schema_extra={"volatile": True})
+
+
+class Dropped(Record):
+    """A row that was kept aside, with its reason."""
+
+    sample_id: str
+    stage: str
+    reason: str = Field(description="From the stage's closed set.")
+    detail: str
+    row: str = Field(description="JSON of the source row without image bytes.")

@@ -1,0 +1,178 @@
+"""Before and after: the evaluation's summary as a table, a dumbbell chart and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from mbpo_core.reports.charts import Mark, series_class, track
+from mbpo_core.reports.sources import title_of
+from mbpo_core.stage import Reader
+
+Entry = Mapping[str, Any]
+_ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its interval; tone is good, bad, or empty where the interval holds zero."""
+
+    value: str
+    interval: str = ""
+    tone: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric: a cell a policy, then a cell a difference."""
+
+    name: str
+    label: str
+    arrow: str
+    cells: list[Cell]
+    differences: list[Cell]
+    track: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The headline section."""
+
+    policies: list[tuple[str, str]]  # (style class, title)
+    compared: list[str]  # titles of the policies that differences are shown for
+    base: str
+    rows: list[MetricRow]
+    groups: dict[str, list[MetricRow]]
+    sentences: list[str] = field(default_factory=list)
+    caption: str = ""
+
+
+def results_section(evaluation: Reader | None) -> Results | None:
+    """The section, or None where nothing was evaluated."""
+    if evaluation is None:
+        return None
+    summary = _in_order(evaluation.json("summary.json"))
+    labels = list(summary["policies"])
+    differences = list(summary["differences"])
+    headline = [name for name, described in summary["metrics"].items() if described["headline"]]
+    groups: dict[str, list[MetricRow]] = {}
+    for name, described in summary["metrics"].items():
+        groups.setdefault(described["group"], []).append(_row(summary, name, differences))
+    return Results(
+        policies=[(series_class(label, index), title_of(label)) for index, label in enumerate(labels)],
+        compared=[title_of(label) for label in differences],
+        base=title_of(labels[0]),
+        rows=[_row(summary, name, differences[-1:]) for name in headline],
+        groups=groups,
+        sentences=_sentences(summary),
+        caption=_caption(summary["about"]),
+    )
+
+
+def _in_order(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Policies and metrics in the order that the evaluation gave them; stored JSON has its keys sorted."""
+    labels, metrics = summary["about"]["policies"], summary["metrics"]
+    return {
+        **summary,
+        "policies": {label: summary["policies"][label] for label in labels},
+        "differences": {label: summary["differences"][label] for label in labels if label in summary["differences"]},
+        "metrics": {name: metrics[name] for name in sorted(metrics, key=lambda name: int(metrics[name]["place"]))},
+    }
+
+
+def _row(summary: Mapping[str, Any], name: str, differences: list[str]) -> MetricRow:
+    described = summary["metrics"][name]
+    unit, better = described["unit"], described["better"]
+    entries = [policy.get(name, {}) for policy in summary["policies"].values()]
+    compared = [summary["differences"][label].get(name, {}) for label in differences]
+    return MetricRow(
+        name=name,
+        label=described["label"],
+        arrow=_ARROWS.get(better, ""),
+        cells=[_cell(entry, unit) for entry in entries],
+        differences=[_difference(entry, unit, better) for entry in compared],
+        track=_track(described["label"], list(summary["policies"]), entries) if unit == "share" else None,
+    )
+
+
+def _cell(entry: Entry, unit: str) -> Cell:
+    if entry.get("value") is None:
+        return Cell("–", title="nothing to divide by")
+    scale = 100 if unit == "share" else 1
+    value, low, high = (scale * entry[key] for key in ("value", "low", "high"))
+    return Cell(f"{value:.1f}", f"{low:.1f} to {high:.1f}", title=f"n = {entry['n']:,}")
+
+
+def _difference(entry: Entry, unit: str, better: str) -> Cell:
+    if entry.get("value") is None:
+        return Cell("–")
+    scale = 100 if unit == "share" else 1
+    value, low, high = (scale * entry[key] for key in ("value", "low", "high"))
+    certain = bool(better) and (low > 0 or high < 0)
+    tone = ("good" if (value > 0) == (better == "higher") else "bad") if certain else ""
+    title = f"n = {entry['n']:,}" + (f", McNemar p = {entry['p']:.2g}" if "p" in entry else "")
+    return Cell(_signed(value), f"{_signed(low)} to {_signed(high)}", tone, title)
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def _track(label: str, labels: list[str], entries: list[Entry]) -> Markup | None:
+    marks = [
+        Mark(title_of(name), series_class(name, index), 100 * entry["value"], 100 * entry["low"], 100 * entry["high"])
+        for index, (name, entry) in enumerate(zip(labels, entries, strict=True))
+        if entry.get("value") is not None
+    ]
+    return track(label, marks, low=0, high=100) if marks else None
+
+
+def _sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What changed on the first headline metric, and what it cost on the others that fell."""
+    if not summary["differences"]:
+        return []
+    base, trained = next(iter(summary["policies"])), list(summary["differences"])[-1]
+    before, after = summary["policies"][base], summary["policies"][trained]
+    change, metrics = summary["differences"][trained], summary["metrics"]
+    names = [name for name in metrics if metrics[name]["headline"] and change.get(name, {}).get("value") is not None]
+    if not names:
+        return []
+    first = "accuracy" if "prior_conflict_accuracy" not in names else "prior_conflict_accuracy"
+    first = first if first in names else names[0]
+    entry = change[first]
+    sentences = [
+        f"{metrics[first]['label']}: {100 * before[first]['value']:.1f} % before, {100 * after[first]['value']:.1f} % "
+        f"after {title_of(trained)} ({_signed(100 * entry['value'])} points, {_interval(summary)} "
+        f"{_signed(100 * entry['low'])} to {_signed(100 * entry['high'])})."
+    ]
+    worse = [
+        name
+        for name in names
+        if name != first and _difference(change[name], "share", metrics[name]["better"]).tone == "bad"
+    ]
+    if worse:
+        losses = ", ".join(f"{metrics[n]['label'].lower()} ({_signed(100 * change[n]['value'])} points)" for n in worse)
+        sentences.append(f"Worse beyond its interval: {losses}.")
+    else:
+        sentences.append("No other number in this table is worse beyond its interval.")
+    return sentences
+
+
+def _interval(summary: Mapping[str, Any]) -> str:
+    return f"{100 * summary['about']['confidence']:g} % interval"
+
+
+def _caption(about: Mapping[str, Any]) -> str:
+    level = f"{100 * about['confidence']:g} %"
+    if "seeds" in about:
+        return f"In percent. Mean of {about['seeds']} seeds with the {level} t-interval over seeds."
+    return (
+        f"In percent, with {level} intervals: Wilson for rates; bootstrap by question ({about['bootstrap']:,} draws) "
+        f"for other ratios and for differences, which are paired. {about['questions']:,} held-out questions, each "
+        "asked of every policy."
+    )

@@ -1,0 +1,116 @@
+"""What the policy tried on closed-ended questions, and how the verifiers judged it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mbpo_core.reports.pictures import Picture, decode, picture
+from mbpo_core.reports.sources import message_text, percent, rounds_of, spread
+from mbpo_core.stage import Reader
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Completions of one group with the same text and verdict."""
+
+    text: str
+    verdict: str
+    reason: str
+    reward: float
+    times: int
+
+
+@dataclass(frozen=True)
+class GroupCard:
+    """One prompt with its completions."""
+
+    sample_id: str
+    round_index: int
+    picture: Picture | None
+    question: str
+    answer: str
+    verifier: str
+    zero_variance: bool
+    attempts: list[Attempt]
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    """One round in numbers."""
+
+    round_index: int
+    groups: int
+    mixed: str
+    reward: float
+    verdicts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The section on rollouts."""
+
+    rounds: list[RoundLine]
+    cards: list[GroupCard]
+
+
+def rollouts_section(inputs: Mapping[str, Reader], wanted: int) -> Rollouts | None:
+    """The section, or None where nothing was sampled.
+
+    Args:
+        inputs: all readers; those of `rollouts` are used.
+        wanted: groups shown, dealt over the rounds; among a round's groups those with unequal rewards come first,
+            because only they teach anything.
+    """
+    readers = [(index, reader) for index, reader in rounds_of(inputs, "rollouts") if reader.count()]
+    if not readers:
+        return None
+    lines: list[RoundLine] = []
+    cards: list[GroupCard] = []
+    for place, (index, reader) in enumerate(readers):
+        groups = list(reader.rows(columns=["zero_variance", "completions"]))
+        lines.append(_round_line(index, groups))
+        share = wanted // len(readers) + (place < wanted % len(readers))
+        cards += [_card(index, reader.slice(number, number + 1)[0]) for number in _shown(groups, share)]
+    return Rollouts(lines, cards)
+
+
+def _shown(groups: list[dict[str, Any]], wanted: int) -> list[int]:
+    mixed = [number for number, group in enumerate(groups) if not group["zero_variance"]]
+    equal = [number for number, group in enumerate(groups) if group["zero_variance"]]
+    few = min(len(equal), wanted // 4)  # some of the others too, or the page would flatter
+    chosen = [mixed[i] for i in spread(len(mixed), wanted - few)] + [equal[i] for i in spread(len(equal), few)]
+    return sorted(chosen)
+
+
+def _round_line(index: int, groups: list[dict[str, Any]]) -> RoundLine:
+    completions = [completion for group in groups for completion in group["completions"]]
+    verdicts = Counter(completion["verdict"] for completion in completions)
+    mixed = sum(not group["zero_variance"] for group in groups)
+    return RoundLine(
+        round_index=index,
+        groups=len(groups),
+        mixed=percent(mixed, len(groups)),
+        reward=sum(completion["reward"] for completion in completions) / max(len(completions), 1),
+        verdicts={name: percent(verdicts[name], len(completions)) for name in ("correct", "wrong", "unparsed")},
+    )
+
+
+def _card(index: int, row: dict[str, Any]) -> GroupCard:
+    question = message_text(row["prompt"])
+    same: dict[tuple[str, str, str, float], int] = Counter(
+        (item["text"], item["verdict"], item["reason"], item["reward"]) for item in row["completions"]
+    )
+    attempts = [Attempt(*key, times) for key, times in same.items()]
+    return GroupCard(
+        sample_id=row["sample_id"],
+        round_index=index,
+        picture=picture(decode(row["images"][0] if row["images"] else None), f"Image of the question: {question}"),
+        question=question,
+        answer=row["answer"],
+        verifier=row["verifier"],
+        zero_variance=row["zero_variance"],
+        attempts=sorted(attempts, key=lambda attempt: (-attempt.reward, -attempt.times, attempt.text)),
+    )

@@ -1,0 +1,1 @@
+"""Rollouts: closed-ended questions sampled from the round's policy and rewarded by rules."""

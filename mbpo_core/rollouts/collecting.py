@@ -1,0 +1,107 @@
+"""Sampling groups of completions for a batch of prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mbpo_core.config import RolloutsConfig
+from mbpo_core.errors import DataError, VerifierError
+from mbpo_core.generation.generate import Generated, generate
+from mbpo_core.models.groups import Prompt
+from mbpo_core.models.images import open_image
+from mbpo_core.models.policy import Policy
+from mbpo_core.records import Dropped, Message, Part, RolloutGroup, Sample
+from mbpo_core.rollouts.rewarding import reward
+from mbpo_core.seeds import derive_seed
+from mbpo_core.verifiers.registry import find, require_answer
+
+STAGE = "rollouts"
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Samples from one policy in one round.
+
+    Attributes:
+        policy_digest: names the policy in every group, because log-probs belong to it alone.
+        seed: the run's; each prompt's own seed derives from it, the round and the sample's id.
+    """
+
+    policy: Policy
+    policy_digest: str
+    config: RolloutsConfig
+    seed: int
+    round_index: int
+
+    def collect(self, samples: Sequence[Sample]) -> tuple[list[RolloutGroup], list[Dropped]]:
+        """One group a usable sample, in input order, and the samples that cannot be asked.
+
+        Sampling takes the whole distribution at the configured temperature (no nucleus), so that the recorded
+        log-probs are exactly those of the sampling distribution: the ratio's denominator in training.
+
+        Raises:
+            DataError: a question holds the model's image tokens.
+        """
+        asked: list[tuple[Sample, Prompt]] = []
+        dropped: list[Dropped] = []
+        for sample in samples:
+            prompt = self._prompt(sample)
+            if isinstance(prompt, Dropped):
+                dropped.append(prompt)
+            else:
+                asked.append((sample, prompt))
+        answers = generate(
+            self.policy,
+            [prompt for _, prompt in asked],
+            completions=self.config.group_size,
+            temperature=self.config.temperature,
+            top_p=1.0,
+            max_new_tokens=self.config.max_new_tokens,
+            seeds=[derive_seed(self.seed, STAGE, self.round_index, sample.sample_id) for sample, _ in asked],
+        )
+        return [self._group(sample, group) for (sample, _), group in zip(asked, answers, strict=True)], dropped
+
+    def _prompt(self, sample: Sample) -> Prompt | Dropped:
+        try:
+            require_answer(sample.kind, sample.answer, sample.choices)
+        except VerifierError as error:
+            return _drop(sample, "unverifiable", str(error))
+        try:
+            pictures = [open_image(image) for image in sample.images]
+        except DataError as error:
+            return _drop(sample, "unreadable_image", str(error))
+        try:
+            prompt = self.policy.prepare(sample.question, pictures)
+        except DataError as error:
+            raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
+        needed, limit = len(prompt.token_ids) + self.config.max_new_tokens, self.policy.max_positions
+        if needed > limit:
+            return _drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {limit}")
+        return prompt
+
+    def _group(self, sample: Sample, generated: Sequence[Generated]) -> RolloutGroup:
+        completions = [reward(one, sample, self.config) for one in generated]
+        images = [Part(type="image")] * len(sample.images)
+        return RolloutGroup(
+            sample_id=sample.sample_id,
+            images=sample.images,
+            prompt=[Message(role="user", content=[*images, Part(type="text", text=sample.question)])],
+            answer=sample.answer,
+            question_kind=sample.kind,
+            answer_form=sample.answer_form,
+            choices=sample.choices,
+            policy_digest=self.policy_digest,
+            round_index=self.round_index,
+            temperature=self.config.temperature,
+            verifier=find(sample.kind).label,
+            zero_variance=len({completion.reward for completion in completions}) == 1,
+            completions=completions,
+            meta=sample.meta,
+        )
+
+
+def _drop(sample: Sample, reason: str, detail: str) -> Dropped:
+    row = json.dumps(sample.model_dump(mode="json", exclude={"images"}), ensure_ascii=False)
+    return Dropped(sample_id=sample.sample_id, stage=STAGE, reason=reason, detail=detail, row=row)

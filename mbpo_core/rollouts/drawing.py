@@ -1,0 +1,26 @@
+"""Which prompts a round asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mbpo_core.seeds import derive_seed
+
+
+def draw(sample_ids: Sequence[str], prompts: int, round_index: int, seed: int) -> list[int]:
+    """Positions of a round's prompts in `sample_ids`.
+
+    All prompts stand in one order that depends on the run's seed and their ids only; round r takes
+    the P = min(prompts, N) places r * P ... r * P + P - 1 of it, starting over behind the last. No
+    prompt is asked twice before every one was asked once, and a round goes on where the last ended.
+
+    Args:
+        sample_ids: N distinct ids, in any order.
+        prompts: prompts a round, >= 1.
+        round_index: r, from 0.
+        seed: the run's seed, the same in every round.
+    """
+    keys = [(derive_seed(seed, "rollouts", "order", sample_id), sample_id) for sample_id in sample_ids]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    count = min(prompts, len(order))
+    return [order[(round_index * count + place) % len(order)] for place in range(count)]

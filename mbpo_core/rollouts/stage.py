@@ -1,0 +1,67 @@
+"""The stage `rollouts`: closed-ended online questions in, verified groups of completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mbpo_core.config import RolloutsConfig
+from mbpo_core.errors import DataError
+from mbpo_core.models.policy import load_policy
+from mbpo_core.records import CLOSED_KINDS, Dropped, RolloutGroup, Sample
+from mbpo_core.rollouts.collecting import STAGE, Collector
+from mbpo_core.rollouts.drawing import draw
+from mbpo_core.stage import Reader, StageContext
+
+
+def run(context: StageContext) -> None:
+    """Ask the round's prompts, part by part, in the order in which they were drawn.
+
+    Raises:
+        DataError: there is no closed-ended question in the online split; before a model is loaded.
+    """
+    config: RolloutsConfig = context.config
+    samples = context.inputs["samples"].where("split", ["online"]).where("kind", CLOSED_KINDS)
+    drawn = _draw(context, config, samples)
+    context.progress.start(f"{STAGE}, round {context.round_index}", len(drawn))
+    collector: Collector | None = None
+    for part in context.output.parts(len(drawn), config.part_rows, config.batch_size):
+        if collector is None:  # a stage whose parts are all done needs no model
+            reference = context.policies["policy"]
+            policy = load_policy(context.open_policy(reference), context.policy_config)
+            collector = Collector(policy, reference.digest, config, context.seed, context.round_index)
+        asked = _read(samples, drawn[part.start : part.stop])
+        groups: list[RolloutGroup] = []
+        dropped: list[Dropped] = []
+        for start in range(0, len(asked), config.batch_size):
+            batch = asked[start : start + config.batch_size]
+            collected, left = collector.collect(batch)
+            groups, dropped = groups + collected, dropped + left
+            context.progress.advance(len(batch), **_figures(groups))
+        part.finish([group.model_dump() for group in groups], dropped)
+
+
+def _draw(context: StageContext, config: RolloutsConfig, samples: Reader) -> list[int]:
+    """Positions of the round's prompts in the view of online questions."""
+    sample_ids = [row["sample_id"] for row in samples.rows(columns=["sample_id"])]
+    if not sample_ids:
+        raise DataError(
+            "there is no question to ask online",
+            where="samples",
+            expected=f"rows of the online split whose kind is {', '.join(CLOSED_KINDS)}",
+            remedy="Raise samples.online_share, or map samples.kind_column and samples.split_column.",
+        )
+    if config.prompts > len(sample_ids):
+        context.progress.log(f"rollouts.prompts is {config.prompts}, all {len(sample_ids)} online questions are asked")
+    return draw(sample_ids, config.prompts, context.round_index, context.seed)
+
+
+def _read(samples: Reader, positions: Sequence[int]) -> list[Sample]:
+    """Scattered rows, in the order of positions; read in table order, so that each row group is read once."""
+    rows = {position: samples.slice(position, position + 1)[0] for position in sorted(positions)}
+    return [Sample.model_validate(rows[position]) for position in positions]
+
+
+def _figures(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    rewards = [completion.reward for group in groups for completion in group.completions]
+    still = sum(group.zero_variance for group in groups)
+    return {"reward": sum(rewards) / max(len(rewards), 1), "zero_variance": still / max(len(groups), 1)}

@@ -1,0 +1,62 @@
+"""Which images outside the store an import reads; the store puts their listing into the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mbpo_core.config import SamplesConfig
+from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
+from mbpo_core.samples.problems import Unusable
+from mbpo_core.samples.readers import JsonlReader, ParquetReader, _parquet_files
+
+
+def named_images(config: SamplesConfig) -> list[Path]:
+    """The image files that the input names by path, sorted.
+
+    Images that do not exist, or lie outside the image root, are not read and not listed: once they exist, the
+    listing changes. Images inside the input (bytes, a dataset folder) change the input itself.
+
+    Raises:
+        DataError: the input or the image root does not exist, or the input cannot be read.
+    """
+    root = image_root(config)
+    cells = (cell for cell in _image_cells(config, input_path(config)) if not is_missing(cell))
+    files: set[Path] = set()
+    for name in {name for cell in cells for name in named_paths(cell)}:
+        try:
+            files.add(resolve_image(root, name))
+        except Unusable:
+            continue
+    return sorted(files)
+
+
+def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:
+    """The image column's cells, without image bytes."""
+    if config.source == "jsonl":
+        yield from (row.cells[config.image_column] for row in JsonlReader(path).rows([config.image_column]))
+    elif config.source == "parquet":
+        yield from _parquet_paths(_parquet_files(path), config.image_column)
+
+
+def _parquet_paths(files: list[Path], column: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    ParquetReader(files)  # complains about files that are no Parquet
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            leaves = [name for name in _leaf_names(parquet) if name == column or name.startswith(f"{column}.")]
+            textual = [name for name in leaves if name.rsplit(".", 1)[-1] != "bytes" and not _is_binary(parquet, name)]
+            for batch in parquet.iter_batches(4096, columns=textual) if textual else ():
+                yield from (row[column] for row in batch.to_pylist())
+
+
+def _leaf_names(parquet: Any) -> list[str]:
+    return [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+
+
+def _is_binary(parquet: Any, leaf: str) -> bool:
+    index = _leaf_names(parquet).index(leaf)
+    column = parquet.schema.column(index)
+    return bool(column.physical_type == "BYTE_ARRAY" and str(column.logical_type) != "String")

@@ -1,0 +1,134 @@
+"""All stages, in data-flow order: what each reads, what it writes, where its code is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mbpo_core import config, records
+from mbpo_core.stage import External, StageSpec
+
+_MODEL = ("mbpo_core.models", "mbpo_core.generation")
+
+
+def _sample_sources(section: config.SamplesConfig) -> dict[str, External]:
+    """What lies outside the store: the input, and the images it names by path."""
+    if section.source == "demo":
+        return {}
+    from mbpo_core.samples.inputs import named_images
+    from mbpo_core.samples.paths import image_root
+
+    return {
+        "path": External(Path(section.path)),
+        "image_root": External(image_root(section), only=lambda: named_images(section)),
+    }
+
+
+SAMPLES = StageSpec(
+    name="samples",
+    version=1,
+    config=config.SamplesConfig,
+    entry="mbpo_core.samples.stage:run",
+    record=records.Sample,
+    modules=("mbpo_core.samples", "mbpo_core.demo", "mbpo_core.verifiers"),
+    reasons={
+        "missing_value": "bad",
+        "unreadable_image": "bad",
+        "image_too_large": "bad",
+        "image_outside_root": "bad",
+        "unknown_kind": "bad",
+        "bad_choices": "bad",
+        "answer_not_in_form": "bad",
+        "duplicate_id": "bad",
+    },
+    external=_sample_sources,
+)
+
+NEGATIVES = StageSpec(
+    name="negatives",
+    version=1,
+    config=config.NegativesConfig,
+    entry="mbpo_core.negatives.stage:run",
+    record=records.Negative,
+    inputs=("samples",),
+    modules=("mbpo_core.negatives", "mbpo_core.verifiers", *_MODEL),
+    reasons={
+        "unreadable_image": "bad",
+        "prompt_too_long": "bad",
+        "same_answer": "filtered",
+        "refusal": "filtered",
+        "repetition": "filtered",
+        "length": "filtered",
+    },
+    uses_policy=True,
+)
+
+PAIRS = StageSpec(
+    name="pairs",
+    version=1,
+    config=config.PairsConfig,
+    entry="mbpo_core.pairs.stage:run",
+    record=records.PreferencePair,
+    inputs=("negatives",),
+    tables={"scored": records.PreferencePair},
+    modules=("mbpo_core.pairs", "mbpo_core.objectives", *_MODEL),
+    reasons={
+        "unreadable_image": "bad",
+        "no_rejected": "bad",
+        "low_gain": "filtered",
+        "not_text_leaning": "filtered",
+        "implausible": "filtered",
+        "outside_share": "filtered",
+    },
+    uses_policy=True,
+)
+
+ROLLOUTS = StageSpec(
+    name="rollouts",
+    version=1,
+    config=config.RolloutsConfig,
+    entry="mbpo_core.rollouts.stage:run",
+    record=records.RolloutGroup,
+    inputs=("samples",),
+    modules=("mbpo_core.rollouts", "mbpo_core.verifiers", *_MODEL),
+    reasons={"unreadable_image": "bad", "prompt_too_long": "bad", "unverifiable": "bad"},
+    uses_policy=True,
+    by_round=True,
+)
+
+TRAINING = StageSpec(
+    name="training",
+    version=1,
+    config=config.TrainingConfig,
+    entry="mbpo_core.training.stage:run",
+    record=records.TrainingStep,
+    inputs=("pairs", "rollouts", "previous"),  # previous: the training artifact whose optimizer state goes on
+    modules=("mbpo_core.training", "mbpo_core.objectives", *_MODEL),
+    uses_policy=True,
+    by_round=True,
+)
+
+EVALUATION = StageSpec(
+    name="evaluation",
+    version=1,
+    config=config.EvaluationConfig,
+    entry="mbpo_core.evaluation.stage:run",
+    record=records.Prediction,
+    inputs=("samples",),
+    modules=("mbpo_core.evaluation", "mbpo_core.verifiers", "mbpo_core.demo", *_MODEL),
+    reasons={"unreadable_image": "bad", "unverifiable": "bad"},
+    uses_policy=True,
+)
+
+REPORT = StageSpec(
+    name="report",
+    version=1,
+    config=config.ReportConfig,
+    entry="mbpo_core.reports.stage:run",
+    record=None,
+    inputs=("samples", "negatives", "pairs", "rollouts", "training", "evaluation"),
+    modules=("mbpo_core.reports",),
+)
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec for spec in (SAMPLES, NEGATIVES, PAIRS, ROLLOUTS, TRAINING, EVALUATION, REPORT)
+}

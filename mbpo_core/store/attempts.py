@@ -1,0 +1,77 @@
+"""Attempts that ended early: which of their parts are finished, and how a new attempt adopts them."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+
+from mbpo_core.errors import DamagedArtifact
+from mbpo_core.store.checks import ArtifactFolder
+from mbpo_core.store.files import Files
+from mbpo_core.store.manifest import DROPPED, Sidecar, StoredFile
+
+_ATTEMPT = re.compile(r"^\d{8}T\d{6}-[0-9a-f]{8}$")
+_SIDECAR = re.compile(r"^[a-z_]+-\d{5}\.json$")
+
+
+def part_name(table: str, index: int, owner: str = "part") -> str:
+    """File name of a part without its ending; dropped rows of a further table carry its name."""
+    return f"{table}-{index:05d}" if owner == "part" else f"{table}-{owner}-{index:05d}"
+
+
+def attempts(files: Files, base: str) -> list[str]:
+    """Names of an artifact's attempts, oldest first."""
+    return [name for name in files.names(base) if _ATTEMPT.match(name)]
+
+
+class Leftovers:
+    """Finished parts of older attempts at the same artifact, made by the same code."""
+
+    def __init__(self, place: ArtifactFolder, code: str) -> None:
+        self._place, self._code = place, code
+        self._files, self._base = place.files, place.base
+
+    @cached_property
+    def sidecars(self) -> dict[tuple[str, int, int], Sidecar]:
+        """By table and input range; of several, the newest."""
+        found = {}
+        for attempt in attempts(self._files, self._base):
+            for name in self._files.names(f"{self._base}/{attempt}"):
+                sidecar = self._read(f"{self._base}/{attempt}/{name}") if _SIDECAR.match(name) else None
+                if sidecar is not None and sidecar.code == self._code:
+                    found[sidecar.table, sidecar.start, sidecar.stop] = sidecar
+        return found
+
+    def adopt(self, table: str, index: int, start: int, stop: int, attempt: str) -> Sidecar | None:
+        """Give a new attempt the part over start..stop-1, if its files are what its sidecar says.
+
+        The older attempt keeps its files, so that being killed meanwhile loses nothing.
+        """
+        old = self.sidecars.get((table, start, stop))
+        if old is None or not self.intact(old):
+            return None
+        name = part_name(table, index)
+        file = self._take(old.file, f"{attempt}/{name}.parquet")
+        dropped = old.dropped_file and self._take(
+            old.dropped_file, f"{attempt}/{part_name(DROPPED, index, table)}.parquet"
+        )
+        return old.model_copy(update={"index": index, "file": file, "dropped_file": dropped})
+
+    def intact(self, part: Sidecar) -> bool:
+        """The part's files are what its sidecar says."""
+        try:
+            self._place.check(file for file in (part.file, part.dropped_file) if file)
+        except DamagedArtifact:
+            return False
+        return True
+
+    def _read(self, path: str) -> Sidecar | None:
+        try:
+            return Sidecar.model_validate(json.loads(self._files.read(path)))
+        except (FileNotFoundError, ValueError):  # another JSON file of the attempt
+            return None
+
+    def _take(self, file: StoredFile, path: str) -> StoredFile:
+        self._files.link(f"{self._base}/{file.path}", f"{self._base}/{path}")
+        return file.model_copy(update={"path": path})

@@ -1,0 +1,162 @@
+"""One round of training: pairs and rollouts in, trained policy and metrics out.
+
+Everything happens in the order of `train`. All processes run it alike; only the first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mbpo_core.errors import ConfigError, DataError
+from mbpo_core.models.policy import Policy, load_policy
+from mbpo_core.stage import Progress
+from mbpo_core.training.checkpoint import (
+    TrainState,
+    carry_over,
+    latest_checkpoint,
+    restore,
+    write_state,
+)
+from mbpo_core.training.data import GroupSet
+from mbpo_core.training.engine import TrainingEngine
+from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.plan import Batch, plan_batches, wants_offline, wants_online
+from mbpo_core.training.publish import publish_policy
+from mbpo_core.training.reference import add_reference_logprobs
+from mbpo_core.training.scorer import Scorer
+from mbpo_core.training.steps import Steps
+from mbpo_core.training.world import World, join_world
+
+
+def train(job: Job, rows: JobRows, progress: Progress) -> None:
+    """Train for one round and leave checkpoint, state, metrics and summary in `job.result`.
+
+    A killed call is simply made again: it goes on at the last whole checkpoint and ends bit-equal.
+
+    Args:
+        job: settings and folders.
+        rows: the round's pairs and rollouts.
+        progress: told every step.
+
+    Raises:
+        DataError: there is nothing to train on, or an input cannot be used.
+        ConfigError: the settings leave nothing to learn.
+        TrainingDiverged: a loss or gradient is not finite.
+    """
+    _check(job)
+    policy = load_policy(Path(job.policy), job.policy_config)
+    world = join_world(policy.device, job.config.timeout_s)
+    groups, batches = _plan(policy, job, rows)
+    _score_reference(policy, groups, batches, job, world)
+    engine = TrainingEngine(policy, job.config, world)
+    try:
+        state = _start(engine, job, job.fingerprint(rows))
+        progress.start(f"training round {job.round_index + 1}/{job.rounds}", len(batches) * job.config.inner_steps)
+        progress.advance(len(state.rows))
+        steps = Steps(job, engine, groups, batches, state, progress)
+        steps.run()
+        if world.rank == 0:
+            _publish(policy, job, state, _summary(policy, job, groups, batches, state))
+        world.barrier()
+    finally:
+        engine.close()
+
+
+def read_result(job: Job) -> tuple[TrainState, dict[str, Any]]:
+    """Metrics and summary that `train` left in `job.result`."""
+    metrics = TrainState.model_validate_json((job.result / "metrics.json").read_text(encoding="utf-8"))
+    return metrics, json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
+
+
+def _check(job: Job) -> None:
+    """Refuse settings that cannot work before a model is loaded."""
+    config = job.config
+    if wants_offline(config) and config.objective == "mbpo" and config.reward_chosen == config.reward_rejected:
+        raise ConfigError(
+            f"training.reward_chosen and training.reward_rejected are both {config.reward_chosen}",
+            expected="two different rewards",
+            remedy="Their order is all that matters under scale_by_std; 2 and 0 are the recipe's.",
+        )
+    if job.policy_config.dtype == "bfloat16" and not config.zero_stage:
+        raise ConfigError(
+            "training.zero_stage is 0 and policy.dtype is bfloat16",
+            expected="zero_stage 1 or 2, which keep float32 weights beside the rounded ones",
+            remedy="Set training.zero_stage: 2, or train in float32.",
+        )
+
+
+def _plan(policy: Policy, job: Job, rows: JobRows) -> tuple[GroupSet, list[Batch]]:
+    config, groups = job.config, GroupSet(policy)
+    offline = [groups.add_pair(row, config) for row in rows.pairs if wants_offline(config)]
+    online = [groups.add_rollout(row) for row in rows.rollouts if wants_online(config)]
+    batches = plan_batches(groups, offline, online, config, job.seed, job.round_index)
+    if not batches:
+        raise DataError(
+            "the round has neither pairs nor rollouts to train on",
+            where=f"training, round {job.round_index} of {job.rounds}",
+            expected="at least one group",
+            remedy="Every pair is dealt to one round: use no more rounds than pairs, or train on rollouts too.",
+        )
+    return groups, batches
+
+
+def _score_reference(policy: Policy, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
+    """Under the base model, which in the first round the policy still equals."""
+    used = sorted({index for batch in batches for index in (*batch.offline, *batch.online)})
+    same = job.policy_digest == job.reference_digest
+    reference = policy if same else load_policy(Path(job.reference), job.policy_config)
+    add_reference_logprobs(groups, used, Scorer(reference), world)
+
+
+def _start(engine: TrainingEngine, job: Job, fingerprint: str) -> TrainState:
+    """Resume this round, go on from the round before, or begin."""
+    place = latest_checkpoint(job.checkpoints, fingerprint)
+    if place is not None:
+        return restore(place, engine)
+    if not job.previous:
+        return TrainState(fingerprint=fingerprint)
+    before = carry_over(Path(job.previous), engine)
+    return TrainState(fingerprint=fingerprint, optimizer_steps=before.optimizer_steps, next_step=before.next_step)
+
+
+def _publish(policy: Policy, job: Job, state: TrainState, summary: dict[str, Any]) -> None:
+    shutil.rmtree(job.result, ignore_errors=True)
+    job.result.mkdir(parents=True)
+    publish_policy(policy, Path(job.policy), job.result / "checkpoint")
+    newest = latest_checkpoint(job.checkpoints, state.fingerprint)
+    assert newest is not None  # Steps.run leaves one
+    shutil.copytree(newest, job.result / "state")
+    write_state(job.result / "state", state.model_copy(update={"rows": []}))
+    (job.result / "metrics.json").write_text(state.model_dump_json(), encoding="utf-8")
+    (job.result / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def _summary(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], state: TrainState) -> dict[str, Any]:
+    """What the round came to; nothing in it depends on how fast or on how many processes it ran."""
+    rows = state.rows
+    stopped = bool(rows) and rows[-1].stopped
+    published = state.batches_done * job.config.inner_steps
+    return {
+        "objective": job.config.objective,
+        "offline_ratio": job.config.offline_ratio,
+        "round_index": job.round_index,
+        "steps": len(rows),
+        "stopped": stopped,
+        "fired_step": state.fired_step,  # also where the rule was off: for comparisons at equal compute
+        "published_step": rows[published - 1].step if published else state.next_step - len(rows) - 1,
+        "optimizer_steps": state.optimizer_steps,
+        "pairs": len({index for batch in batches for index in batch.offline}),
+        "online_groups": len({index for batch in batches for index in batch.online}),
+        "zero_variance_groups": len({index for batch in batches for index in batch.zero_variance}),
+        "tokens": sum(row.tokens for row in rows),
+        "kl_last": rows[-1].kl if rows else None,
+        "kl_max": max((row.kl for row in rows), default=None),
+        "grad_norm_max": max((row.grad_norm for row in rows), default=None),
+        "chosen_drift_last": next((r.chosen_drift for r in reversed(rows) if r.chosen_drift is not None), None),
+        "rollout_gap": state.rollout_gap,
+        "parameters": sum(p.numel() for p in policy.model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
+    }

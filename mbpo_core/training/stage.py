@@ -1,0 +1,81 @@
+"""Training as a stage: reads pairs and rollouts, publishes a checkpoint and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mbpo_core.config import TrainingConfig
+from mbpo_core.stage import Reader, StageContext
+from mbpo_core.training.job import PAIR_COLUMNS, ROLLOUT_COLUMNS, Job, JobRows
+from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
+
+
+def run(context: StageContext) -> None:
+    """One round of training.
+
+    Inputs: `pairs`; `rollouts` (left out for baselines and without use_online); `previous`, the training
+    artifact of the round before, whose optimizer state goes on. Policies: `policy` starts the round,
+    `reference` is the frozen base.
+
+    Writes: one `TrainingStep` a step, `checkpoint/` (a model folder), `state/` (optimizer state for the next
+    round, no part of the content), `summary.json`.
+
+    Raises:
+        DataError: there is nothing to train on, or an input cannot be used.
+        TrainingDiverged: a loss or gradient is not finite.
+        WorkerFailed: a training process died or took too long.
+    """
+    from mbpo_core.training.launch import launch
+    from mbpo_core.training.loop import read_result, train
+
+    rows = _rows(context)
+    job = _job(context)
+    if job.config.processes > 1:
+        launch(job, rows, context.progress)
+    else:
+        train(job, rows, context.progress)
+    state, summary = read_result(job)
+    output = context.output
+    for part in output.parts(len(state.rows), max(1, len(state.rows))):
+        part.finish([row.model_dump() for row in state.rows[part.start : part.stop]])
+    output.add_folder("checkpoint", job.result / "checkpoint")
+    output.add_folder("state", job.result / "state", content=False)
+    output.add_json("summary.json", summary)
+
+
+def _job(context: StageContext) -> Job:
+    policy, reference = context.policies["policy"], context.policies["reference"]
+    previous = context.inputs.get("previous")
+    return Job(
+        config=context.config,
+        policy_config=context.policy_config,
+        policy=str(context.open_policy(policy)),
+        policy_digest=policy.digest,
+        reference=str(context.open_policy(reference)),
+        reference_digest=reference.digest,
+        previous=str(previous.folder("state")) if previous else "",
+        seed=context.seed,
+        round_index=context.round_index,
+        rounds=context.rounds,
+        work=str(context.output.scratch() / "training"),
+    )
+
+
+def _rows(context: StageContext) -> JobRows:
+    """The round's share of the pairs, and its rollouts, narrowed to what training reads."""
+    config: TrainingConfig = context.config
+    inputs: Mapping[str, Reader] = context.inputs
+    pairs = list(inputs["pairs"].rows(columns=PAIR_COLUMNS)) if wants_offline(config) else []
+    rollouts = list(inputs["rollouts"].rows(columns=ROLLOUT_COLUMNS)) if wants_online(config) else []
+    dealt = deal_pairs(len(pairs), context.seed, context.round_index, context.rounds)
+    _warn_of_stale_rollouts(context, {row["policy_digest"] for row in rollouts})
+    return JobRows(pairs=[pairs[index] for index in dealt], rollouts=rollouts)
+
+
+def _warn_of_stale_rollouts(context: StageContext, digests: set[str]) -> None:
+    others = digests - {context.policies["policy"].digest}
+    if others:
+        context.progress.log(
+            f"the rollouts were sampled by another policy than this round starts from ({sorted(others)[0][:12]}); "
+            "the recorded log-probs correct for it, but rerunning rollouts is closer to on-policy"
+        )

@@ -1,0 +1,148 @@
+"""The steps of a round: forward and backward over micro-batches, one update, one row of metrics, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from mbpo_core.records import TrainingStep
+from mbpo_core.stage import Progress
+from mbpo_core.training.checkpoint import TrainState, latest_checkpoint, restore, save_checkpoint
+from mbpo_core.training.data import GroupSet
+from mbpo_core.training.engine import TrainingEngine
+from mbpo_core.training.job import Job
+from mbpo_core.training.losses import FIGURES, MicroBatch, collate, micro_loss
+from mbpo_core.training.metrics import Clock, refuse_infinite, step_row
+from mbpo_core.training.plan import Batch, batch_weights, micro_batches
+from mbpo_core.training.schedule import learning_rate
+from mbpo_core.training.stop import StopRule
+
+
+class Steps:
+    """Runs a round's batches from wherever `state` says it stands.
+
+    Args:
+        job: settings and folders.
+        engine: trains the policy.
+        groups: the round's groups with their reference log-probs.
+        batches: the plan of the whole round.
+        state: where training stands; kept up to date.
+        progress: told every step.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: TrainingEngine,
+        groups: GroupSet,
+        batches: list[Batch],
+        state: TrainState,
+        progress: Progress,
+    ) -> None:
+        self.state = state
+        self._job, self._config, self._engine = job, job.config, engine
+        self._groups, self._batches, self._progress = groups, batches, progress
+        self._stop = StopRule(job.config.stop_drop, job.config.stop_window)
+        self._stop.replay(row.chosen_drift for row in state.rows)
+
+    def run(self) -> None:
+        """All remaining batches, or those up to the stop rule.
+
+        Afterwards the engine's weights and the newest checkpoint are what is to be published, and `state.rows` has a
+        row for every step that was made, the last one marked where the rule fired.
+        """
+        state, saved = self.state, len(self.state.rows)
+        if not state.batches_done and self._config.stop_rule:
+            save_checkpoint(self._job.checkpoints, self._engine, state)
+        while state.batches_done < len(self._batches):
+            for row in self._updates(self._batches[state.batches_done]):
+                self._take(row)
+                if state.rows[-1].stopped:
+                    return self._roll_back()
+            state.batches_done += 1
+            last = state.batches_done == len(self._batches)
+            if last or len(state.rows) - saved >= self._config.checkpoint_every:
+                save_checkpoint(self._job.checkpoints, self._engine, state)
+                saved = len(state.rows)
+
+    def _updates(self, batch: Batch) -> Iterator[TrainingStep]:
+        """`inner_steps` updates on one batch; the ratio's denominator stays the policy before the first."""
+        micros = self._micro_batches(batch)
+        recorded: list[Tensor | None] = [None] * len(micros)
+        for inner in range(self._config.inner_steps):
+            clock = Clock()
+            figures = dict.fromkeys(FIGURES, 0.0)
+            for number, micro in enumerate(micros):
+                logprobs = self._engine.score(micro.groups, micro.temperature)
+                loss, sums = micro_loss(micro, logprobs, self._config, recorded[number])
+                self._engine.backward(loss)
+                figures = {name: value + sums[name] for name, value in figures.items()}
+                if not inner:
+                    recorded[number] = logprobs.detach()
+            yield self._update(batch, figures, clock)
+
+    def _update(self, batch: Batch, figures: dict[str, float], clock: Clock) -> TrainingStep:
+        """Sum the figures over all processes, update the weights, make the row."""
+        state, world = self.state, self._engine.world
+        where = f"training round {self._job.round_index}, step {state.next_step}"
+        total = world.sum_figures(figures)
+        refuse_infinite(total, where)
+        if not state.rows and total["tokens_online"]:
+            state.rollout_gap = total["gap_online"] / total["tokens_online"]
+        done = len(state.rows) / (len(self._batches) * self._config.inner_steps)
+        rate = learning_rate(self._config, state.optimizer_steps, (self._job.round_index + done) / self._job.rounds)
+        norm = 0.0
+        if batch.offline or batch.online:
+            norm = self._engine.step(rate, where=where)
+            state.optimizer_steps += 1
+        seconds, cpu_seconds = clock.read()
+        return step_row(
+            total,
+            batch,
+            self._groups,
+            step=state.next_step,
+            round_index=self._job.round_index,
+            learning_rate=rate,
+            grad_norm=norm,
+            seconds=seconds,
+            cpu_seconds=world.sum_figures({"cpu": cpu_seconds})["cpu"],
+        )
+
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
+        """This process's forward passes, offline ones first."""
+        if not (batch.offline or batch.online):
+            return []
+        weights, world = batch_weights(self._groups, batch, self._config), self._engine.world
+        return [
+            collate(part, self._groups, weights, self._config, world.device)
+            for source in (batch.offline, batch.online)
+            for part in micro_batches(source, self._config.micro_groups, world.rank, world.size)
+        ]
+
+    def _take(self, row: TrainingStep) -> None:
+        fired = self._stop.fires(row.chosen_drift)
+        if fired and self.state.fired_step is None:
+            self.state.fired_step = row.step
+        self.state.rows.append(row.model_copy(update={"stopped": fired and self._config.stop_rule}))
+        self.state.next_step += 1
+        figures = {
+            "loss": row.loss,
+            "kl": row.kl,
+            "grad_norm": row.grad_norm,
+            "chosen_drift": row.chosen_drift,
+            "reward": row.reward,
+        }
+        self._progress.advance(1, **{name: value for name, value in figures.items() if value is not None})
+
+    def _roll_back(self) -> None:
+        """Return to the last checkpoint before the stop rule fired; the metrics go on to the firing."""
+        place = latest_checkpoint(self._job.checkpoints, self.state.fingerprint)
+        assert place is not None  # one is written before the first step
+        published = restore(place, self._engine)
+        fired = self.state.rows[-1].step
+        self._progress.log(
+            f"the stop rule fired at step {fired}: log p(chosen) fell by more than {self._config.stop_drop} nats a "
+            f"token; the weights go back to those after step {published.next_step - 1}"
+        )
+        self.state.optimizer_steps, self.state.batches_done = published.optimizer_steps, published.batches_done

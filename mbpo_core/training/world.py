@@ -1,0 +1,60 @@
+"""The processes that train together, and the few things they say to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's number among `size` processes; each has one accelerator or some CPU threads."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The elementwise sum over all processes, on the CPU."""
+        if self.size == 1:
+            return values
+        moved = values.to(self.device)
+        dist.all_reduce(moved)
+        return moved.cpu()
+
+    def sum_figures(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Sums of named numbers in float64; every process must give the same names."""
+        names = sorted(figures)
+        total = self.sum(torch.tensor([figures[name] for name in names], dtype=torch.float64))
+        return dict(zip(names, total.tolist(), strict=True))
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_world(device: torch.device, timeout_s: int) -> World:
+    """Join the processes that torchrun started, or stand alone.
+
+    A lone process meets itself in memory, so that it opens no port and needs no host name. It stays in that
+    world for its lifetime, because DeepSpeed keeps hold of it.
+
+    Args:
+        device: where this process's model is.
+        timeout_s: how long a collective operation may take.
+    """
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not dist.is_initialized():
+        patience = timedelta(seconds=timeout_s)
+        if dist.is_torchelastic_launched():
+            dist.init_process_group(backend, timeout=patience)
+        else:
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=patience)
+    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)

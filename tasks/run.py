@@ -1,0 +1,125 @@
+"""One run of the method: its settings, its store, and how a stage of it gets done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mbpo_core.config import PipelineConfig, Section
+from mbpo_core.errors import StoreError
+from mbpo_core.execution import StagePlan, checkpoint_policy, execute, plan
+from mbpo_core.stage import ArtifactRef, PolicyRef
+from mbpo_core.store import Store
+
+Perform = Callable[[Store, StagePlan], ArtifactRef]
+
+
+def expect(store: Store, plan: StagePlan) -> ArtifactRef:
+    """Make nothing: name the artifact there is, or will be."""
+    return plan.expected()
+
+
+@dataclass
+class Run:
+    """What the task functions work on.
+
+    A flow describes the method once, as calls on a Run; `perform` decides what a call does: make the artifact here,
+    make it as a Prefect task, or only plan it (`expect`), in which case no pointer of the run moves.
+    """
+
+    config: PipelineConfig
+    store: Store
+    force: frozenset[str] = frozenset()
+    perform: Perform = execute
+    plans: list[StagePlan] = field(default_factory=list)  # of every stage asked for so far, in order
+
+    def stage(
+        self,
+        name: str,
+        *,
+        key: str = "",
+        settings: Section | None = None,
+        inputs: Mapping[str, ArtifactRef] | None = None,
+        policies: Mapping[str, PolicyRef] | None = None,
+        round_index: int = 0,
+        rounds: int = 1,
+    ) -> ArtifactRef:
+        """Plan a stage, perform the plan, and point the run to what came out.
+
+        Args:
+            name: the stage.
+            key: run pointer; the stage's name if empty.
+            settings: its section; the config's if None.
+        """
+        pointers, key = self.store.run(self.config.run), key or name
+        spec = self.store.stages[name]
+        planned = plan(
+            self.store,
+            spec,
+            settings or getattr(self.config, name),
+            inputs or {},
+            policies,
+            self.config.policy if spec.uses_policy else None,
+            self.config.seed,
+            round_index,
+            rounds,
+            previous=pointers.get(key),
+            force=name in self.force,
+            key=key,
+        )
+        self.plans.append(planned)
+        made = self.perform(self.store, planned)
+        if self.perform is not expect:
+            pointers.point(key, made)
+        return made
+
+    def base_policy(self) -> PolicyRef:
+        """The configured model, checked and digested but not loaded.
+
+        Raises:
+            ModelError: it cannot serve as a policy.
+        """
+        from mbpo_core.models.digest import import_policy
+
+        return import_policy(self.config.policy)
+
+    def made(self) -> dict[str, ArtifactRef]:
+        """What this run's stages made so far, by run pointer."""
+        return {planned.key: self._ref(planned) for planned in self.plans}
+
+    def latest(self, key: str) -> ArtifactRef:
+        """What the run's pointer names now.
+
+        Raises:
+            StoreError: the run has no such artifact yet.
+        """
+        found = self.store.run(self.config.run).get(key)
+        if found is None:
+            raise StoreError(
+                f"run {self.config.run!r} has no {key} yet",
+                where=self.store.root,
+                remedy=f"Make it first: mbpo {key.split('/')[0]} --run {self.config.run}, or mbpo run.",
+            )
+        return found
+
+    def latest_policy(self, key: str, label: str = "trained") -> PolicyRef:
+        """The checkpoint that a training pointer names now."""
+        return checkpoint_policy(self.latest(key), label)
+
+    def policy_before(self, round_index: int) -> PolicyRef:
+        """The policy that a round starts from: the base model, then the checkpoint of the round before."""
+        return self.latest_policy(f"training/{round_index - 1}") if round_index else self.base_policy()
+
+    def _ref(self, planned: StagePlan) -> ArtifactRef:
+        if planned.ref is None and self.perform is not expect:
+            return self.latest(planned.key)
+        return planned.expected()
+
+
+def pointer_keys(config: PipelineConfig) -> Sequence[str]:
+    """The run pointers that a run with these settings has, in the order the stages are done."""
+    rounds = [f"{stage}/{index}" for index in range(config.rounds) for stage in ("rollouts", "training")]
+    if not config.training.use_online:
+        rounds = [key for key in rounds if not key.startswith("rollouts")]
+    baselines = [f"training/{name}" for name in config.baselines]
+    return ["samples", "negatives", "pairs", *rounds, *baselines, "evaluation", "report"]

@@ -1,0 +1,47 @@
+"""What every test may use: one thread, the demo checkpoint as a policy, demo samples and their pictures."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Two threads on a busy small machine are slower than one; set before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mbpo_core.models.policy import Policy
+    from mbpo_core.records import Sample
+
+
+@pytest.fixture(scope="session")
+def demo_policy() -> Policy:
+    """The shipped absolute-prior checkpoint on the CPU in float32; leave its parameters as they are."""
+    from mbpo_core.config import PolicyConfig
+    from mbpo_core.models.policy import load_policy
+    from mbpo_core.models.resolve import resolve_model
+
+    config = PolicyConfig(model="demo:absolute", device="cpu")
+    return load_policy(resolve_model(config), config)
+
+
+@pytest.fixture(scope="session")
+def offline_samples() -> list[Sample]:
+    """24 offline questions of the uniform demo pool, a mixture of kinds."""
+    from mbpo_core.demo.pools import DemoCounts, demo_samples
+
+    none: dict[str, Any] = {"online": 0, "eval_probe": 0, "eval_small_probe": 0, "dev_probe": 0, "dev_small_probe": 0}
+    samples = demo_samples(setting="uniform", seed=7, counts=DemoCounts(offline=24, **none))
+    return [sample for sample in samples if sample.split == "offline"]
+
+
+@pytest.fixture(scope="session")
+def demo_images(offline_samples: list[Sample]) -> list[Image]:
+    """The pictures of `offline_samples`, 48 px RGB."""
+    from mbpo_core.models.images import open_image
+
+    return [open_image(sample.images[0]) for sample in offline_samples]

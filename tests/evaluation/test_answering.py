@@ -1,0 +1,110 @@
+"""Which questions are asked, how answers are judged, and what is dropped."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mbpo_core.config import EvaluationConfig
+from mbpo_core.demo.pools import DemoCounts, demo_samples
+from mbpo_core.errors import DataError
+from mbpo_core.evaluation.answering import answer_questions, choose_questions, judge, probe_of
+
+if TYPE_CHECKING:
+    from mbpo_core.models.policy import Policy
+
+CONFIG = EvaluationConfig(max_new_tokens=24)
+
+
+def sample(number: int, probe: str = "", **columns: Any) -> dict[str, Any]:
+    meta = {"probe": probe} if probe else {}
+    row = {
+        "sample_id": f"s{number}", "images": [], "question": "?", "answer": "green", "kind": "short_text",
+        "answer_form": "word", "choices": [], "split": "eval", "source": "test", "meta": json.dumps(meta),
+    }  # fmt: skip
+    return row | columns
+
+
+def test_probe_is_the_kind_where_meta_names_none() -> None:
+    assert probe_of(sample(0, "neutral")) == "neutral"
+    assert probe_of(sample(0)) == "short_text"
+    assert probe_of(sample(0, meta="[1]")) == "short_text"
+
+
+def test_choice_is_by_id_and_keeps_order() -> None:
+    rows = [sample(number, "a" if number % 3 else "b") for number in range(30)]
+    chosen = choose_questions(rows, 4)
+    ids = [row["sample_id"] for row in rows]
+    assert chosen == [name for name in ids if name in chosen]
+    assert len(chosen) == 8
+    assert chosen != ids[: len(chosen)]
+    assert set(choose_questions(rows[::-1], 4)) == set(chosen)
+    assert set(choose_questions(rows, 3)) < set(chosen)
+    assert choose_questions(rows, 0) == ids
+    assert choose_questions(rows, 100) == ids
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "verdict"),
+    [
+        ({}, "Green.", "correct"),
+        ({}, "It is red.", "wrong"),
+        ({"kind": "yes_no", "answer": "No"}, "maybe", "unparsed"),
+        ({"kind": "open", "answer": "A green dog."}, "a green  dog", "correct"),
+        ({"kind": "open", "answer": "A green dog."}, "A dog.", "wrong"),
+    ],
+)
+def test_closed_kinds_by_verifier_and_open_ones_word_for_word(columns: dict[str, Any], text: str, verdict: str) -> None:
+    assert judge(sample(0, **columns), text)[0] == verdict
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[dict[str, Any]]:
+    """One question of each eval probe."""
+    counts = DemoCounts(offline=0, online=0, dev_probe=0, dev_small_probe=0, eval_probe=1, eval_small_probe=1)
+    return [row.model_dump() for row in demo_samples("uniform", 3, counts)]
+
+
+def test_rows_of_a_batch(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
+    answers = answer_questions(demo_policy, "base", questions, CONFIG, keep_images=True)
+    assert answers.dropped == []
+    assert [row["sample_id"] for row in answers.rows] == [row["sample_id"] for row in questions]
+    for row in answers.rows:
+        closed = row["question_kind"] != "open"
+        assert (row["blind_text"] is not None) == (row["blind_verdict"] is not None) == closed
+        assert row["images"]
+        meta = json.loads(row["meta"])
+        assert row["probe"] == meta["probe"]
+        assert ("says_prior" in meta) == (closed and meta["prior_answer"] is not None)
+    conflict = next(row for row in answers.rows if row["probe"] == "prior_conflict")
+    assert json.loads(conflict["meta"])["says_prior"] is True  # the absolute prior of this checkpoint
+    assert conflict["verdict"] == "wrong"
+    one = answer_questions(demo_policy, "trained", questions[:1], CONFIG, keep_images=False).rows[0]
+    assert one == answers.rows[0] | {"policy": "trained", "images": []}
+
+
+def test_bad_rows_are_dropped_with_a_reason(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
+    unreadable = questions[0] | {"sample_id": "x", "images": [{"bytes": b"?", "path": None}]}
+    unverifiable = questions[0] | {"sample_id": "y", "kind": "yes_no", "answer": "perhaps"}
+    answers = answer_questions(demo_policy, "base", [unreadable, questions[1], unverifiable], CONFIG, keep_images=False)
+    assert [row["sample_id"] for row in answers.rows] == [questions[1]["sample_id"]]
+    assert [(letter.sample_id, letter.reason) for letter in answers.dropped] == [
+        ("x", "unreadable_image"),
+        ("y", "unverifiable"),
+    ]
+    assert json.loads(answers.dropped[1].row)["answer"] == "perhaps"
+
+
+def test_prior_that_no_verifier_reads_counts_nowhere(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
+    meta = json.loads(questions[0]["meta"]) | {"prior_answer": ""}
+    row = questions[0] | {"meta": json.dumps(meta)}
+    answers = answer_questions(demo_policy, "base", [row], CONFIG, keep_images=False)
+    assert json.loads(answers.rows[0]["meta"])["says_prior"] is None
+
+
+def test_special_tokens_name_the_sample(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
+    row = questions[0] | {"question": "What is <image>?"}
+    with pytest.raises(DataError, match=questions[0]["sample_id"]):
+        answer_questions(demo_policy, "base", [row], CONFIG, keep_images=False)

@@ -1,0 +1,105 @@
+"""The stage on a real store with real checkpoints: order, resume, part size, bad rows."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from mbpo_core.config import EvaluationConfig, PolicyConfig, SamplesConfig
+from mbpo_core.errors import DataError
+from mbpo_core.evaluation.summary import summarize, summary_for
+from mbpo_core.execution import execute, plan
+from mbpo_core.models.digest import import_policy
+from mbpo_core.stages import STAGES
+from mbpo_core.store.core import Store
+from mbpo_core.store.reader import ArtifactReader
+
+SAMPLES = SamplesConfig(demo_offline=1, demo_online=1, demo_dev=1, demo_eval=4)
+SETTINGS = EvaluationConfig(max_new_tokens=24, bootstrap=100, batch_size=8, part_rows=8, per_probe=1)
+POLICY = PolicyConfig(device="cpu")
+
+
+class Log:
+    """A Progress that counts, and may kill the stage."""
+
+    def __init__(self, die_after: int = 1_000_000) -> None:
+        self.done, self.die_after = 0, die_after
+
+    def start(self, description: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, count: int = 1, **figures: float) -> None:
+        self.done += count
+        if self.done >= self.die_after:
+            raise KeyboardInterrupt
+
+    def log(self, message: str) -> None:
+        pass
+
+
+def new_store() -> Store:
+    return Store(f"memory://{uuid.uuid4().hex}")
+
+
+def evaluate(store: Store, log: Log, settings: EvaluationConfig = SETTINGS) -> ArtifactReader:
+    samples = execute(store, plan(store, STAGES["samples"], SAMPLES, {}), Log())
+    policies = {
+        "base": import_policy(POLICY),
+        "trained": import_policy(PolicyConfig(model="demo:soft", device="cpu")).model_copy(update={"label": "trained"}),
+    }
+    planned = plan(store, STAGES["evaluation"], settings, {"samples": samples}, policies, POLICY)
+    return store.reader(execute(store, planned, log))
+
+
+@pytest.fixture(scope="module")
+def whole() -> ArtifactReader:
+    return evaluate(new_store(), Log())
+
+
+def test_every_policy_answers_every_question_in_order(whole: ArtifactReader) -> None:
+    rows = list(whole.rows())
+    half = len(rows) // 2
+    assert half == 12
+    assert [row["policy"] for row in rows] == ["base"] * half + ["trained"] * half
+    assert [row["sample_id"] for row in rows[:half]] == [row["sample_id"] for row in rows[half:]]
+    assert len({row["probe"] for row in rows}) == half
+    assert all(row["images"] for row in rows[:half])
+    assert not any(row["images"] for row in rows[half:])
+
+
+def test_summary_is_that_of_the_rows(whole: ArtifactReader) -> None:
+    summary: dict[str, Any] = whole.json("summary.json")
+    again = summarize(whole.rows(), bootstrap=100)
+    assert {key: summary[key] for key in ("policies", "differences", "metrics")} == {
+        key: again[key] for key in ("policies", "differences", "metrics")
+    }
+    assert summary["about"] | again["about"] == summary["about"]
+    assert (summary["about"]["split"], summary["about"]["blind"]) == ("eval", "mask")
+    promised = {
+        "prior_conflict_accuracy", "prior_conflict_seen_accuracy", "prior_consistent_accuracy", "neutral_accuracy",
+        "existence_accuracy", "chair_i", "caption_recall", "blind_gap",
+    }  # fmt: skip
+    assert all(promised <= set(entries) for entries in summary_for(summary).values())
+
+
+def test_killed_stage_resumes_to_the_same_content_with_another_part_size(whole: ArtifactReader) -> None:
+    store, log = new_store(), Log()
+    other = SETTINGS.model_copy(update={"part_rows": 24})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(store, Log(die_after=16))
+    resumed = evaluate(store, log)
+    assert resumed.manifest.content == whole.manifest.content
+    assert log.done == 12  # the base's two parts were done when the stage was killed in the third
+    assert evaluate(new_store(), Log(), other).manifest.content == whole.manifest.content
+
+
+def test_empty_split_is_refused_before_a_model_is_loaded() -> None:
+    store = new_store()
+    config = SAMPLES.model_copy(update={"demo_dev": 0})
+    samples = execute(store, plan(store, STAGES["samples"], config, {}), Log())
+    settings = SETTINGS.model_copy(update={"split": "dev"})
+    planned = plan(store, STAGES["evaluation"], settings, {"samples": samples}, {"base": import_policy(POLICY)}, POLICY)
+    with pytest.raises(DataError, match="no sample is in the dev split"):
+        execute(store, planned, Log())

@@ -1,0 +1,114 @@
+"""The documents are true: commands exist and parse, links lead somewhere, generated pages are current."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import flows
+from flows.cli import app
+from mbpo_core.config import build_config
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Commands of other programs, and the test that runs each.
+ELSEWHERE = {
+    "prefect server start": "tests/flows/test_server.py",
+    "prefect work-pool create mbpo --type process": "tests/flows/test_server.py",
+    "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all": "tests/flows/test_server.py",
+    "prefect worker start --pool mbpo --limit 1": "tests/flows/test_server.py",
+    "python docs/generate.py": "tests/test_docs.py",
+}
+SHELL = ("export ", "source ", "cd ")
+
+
+def _blocks(language: str) -> list[tuple[Path, str]]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(file, block) for file in DOCUMENTS for block in pattern.findall(file.read_text(encoding="utf-8"))]
+
+
+def _commands() -> list[tuple[str, str]]:
+    return sorted(
+        {
+            (file.relative_to(ROOT).as_posix(), command)
+            for file, block in _blocks("sh")
+            for line in block.replace("\\\n", " ").splitlines()
+            if (command := line.split("#")[0].strip()) and not command.startswith(SHELL)
+        }
+    )
+
+
+@pytest.mark.parametrize(("file", "command"), _commands())
+def test_command_in_a_document(file: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert arguments[0] in targets
+    elif program == "mbpo":
+        assert len(_called(arguments, monkeypatch)) == 1
+    else:
+        assert command in ELSEWHERE, f"{file}: no test runs {command!r}"
+        assert (ROOT / ELSEWHERE[command]).is_file()
+
+
+def _called(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Parse a command line and note which function of `flows.commands` it would call."""
+    calls: list[str] = []
+
+    class Recorder(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return lambda *args, **kwargs: calls.append(name)
+
+    recorder = Recorder("flows.commands")
+    monkeypatch.setitem(__import__("sys").modules, "flows.commands", recorder)
+    monkeypatch.setattr(flows, "commands", recorder, raising=False)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return calls
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    commands = re.findall(r"^```sh\n(.*?)\n```", DOCUMENTS[0].read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert commands[:2] == ["make demo", "make test"]
+
+
+def test_yaml_in_documents_is_a_valid_run_config() -> None:
+    blocks = _blocks("yaml")
+    assert blocks
+    for file, block in blocks:
+        build_config(yaml.safe_load(block), [], where=str(file))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        place = (document.parent / target).resolve()
+        assert "://" in target or place.exists(), f"{document.name} links to {target}"
+
+
+def test_generated_documents_are_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for name in ("configuration", "commands"):
+        written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert written == getattr(generate, f"render_{name}")(), "run: python docs/generate.py"
+
+
+def test_no_document_names_a_machine() -> None:
+    for document in DOCUMENTS:
+        assert not re.search(r"/(home|work|root)/", document.read_text(encoding="utf-8")), document.name

@@ -1,0 +1,162 @@
+"""Verifiers against a table of cases (cases.json), and what must hold for any text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mbpo_core.errors import VerifierError
+from mbpo_core.verifiers.judgement import TEXT_LIMIT
+from mbpo_core.verifiers.registry import VERIFIERS, extract, find, require_answer, verify, versions
+
+CASES = json.loads((Path(__file__).parent / "cases.json").read_text(encoding="utf-8"))
+COLORS = ["red", "green", "blue", "yellow", "purple", "orange"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case['kind']}" for i, case in enumerate(CASES)])
+def test_case(case: dict) -> None:
+    choices = case.get("choices", [])
+    judgement = verify(case["kind"], case["text"], case["answer"], choices, case.get("answer_form", "free"))
+    assert (judgement.verdict, judgement.extracted) == (case["verdict"], case["extracted"]), judgement.reason
+    assert judgement.reason
+    assert (judgement.verdict == "unparsed") == (judgement.extracted is None)
+    if judgement.verdict != "unparsed":
+        assert extract(case["kind"], case["text"], choices) == judgement.extracted
+
+
+def test_the_table_covers_every_kind_and_verdict() -> None:
+    counts = Counter((case["kind"], case["verdict"]) for case in CASES)
+    assert len(CASES) >= 120
+    assert all(counts[kind, verdict] >= 5 for kind in VERIFIERS for verdict in ("correct", "wrong", "unparsed"))
+
+
+def test_no_text_is_right_about_two_colors() -> None:
+    """Whatever is said, at most one of six reference answers is confirmed, as a word and as a sentence."""
+    rng = random.Random(0)
+    glue = [
+        *COLORS,
+        "the",
+        "banana",
+        "is",
+        "not",
+        "and",
+        "or",
+        ",",
+        ".",
+        "; ",
+        "it",
+        "answer",
+        ":",
+        "rather than",
+        "isn't",
+    ]
+    for _ in range(3000):
+        text = " ".join(rng.choices(glue, k=rng.randint(1, 12)))
+        for wrap in ("{}", "The banana is {}."):
+            right = [c for c in COLORS if verify("short_text", text, wrap.format(c)).verdict == "correct"]
+            assert len(right) <= 1, (text, right)
+
+
+@pytest.mark.parametrize("kind", ["yes_no", "numeric", "multiple_choice"])
+def test_no_text_is_right_about_two_answers(kind: str) -> None:
+    golds = {"yes_no": ["yes", "no"], "numeric": list("12345"), "multiple_choice": list("ABCD")}[kind]
+    choices = COLORS[:4] if kind == "multiple_choice" else []
+    rng = random.Random(1)
+    glue = [
+        *golds,
+        *COLORS[:4],
+        "the answer is",
+        "not",
+        "and",
+        "or",
+        ",",
+        ".",
+        ")",
+        "(",
+        "there are",
+        "no",
+        "yes",
+        ":",
+        "two",
+    ]
+    for _ in range(3000):
+        text = " ".join(rng.choices(glue, k=rng.randint(1, 10)))
+        right = [gold for gold in golds if verify(kind, text, gold, choices).verdict == "correct"]
+        assert len(right) <= 1, (text, right)
+
+
+@pytest.mark.parametrize("kind", list(VERIFIERS))
+def test_hostile_texts_take_linear_time(kind: str) -> None:
+    """The longest text that is read, built to make a backtracking pattern explode."""
+    gold = {"yes_no": "yes", "numeric": "3", "multiple_choice": "A", "short_text": "green"}[kind]
+    for unit in (
+        "1,",
+        "a ",
+        "A ",
+        "((",
+        "no ",
+        "yes,",
+        "and ",
+        "not ",
+        "the answer is ",
+        "-",
+        "1/",
+        " \n",
+        "0",
+        "*'",
+        "I",
+    ):
+        text = (unit * TEXT_LIMIT)[:TEXT_LIMIT]
+        start = time.process_time()
+        verify(kind, text, gold, COLORS[:4])
+        assert time.process_time() - start < 1.0, unit
+
+
+def test_a_longer_text_is_unparsed() -> None:
+    judgement = verify("yes_no", "yes " * TEXT_LIMIT, "yes")
+    assert (judgement.verdict, judgement.extracted) == ("unparsed", None)
+    assert str(TEXT_LIMIT) in judgement.reason
+
+
+def test_an_unknown_verifier_is_named_with_the_known_ones() -> None:
+    with pytest.raises(
+        VerifierError, match=r"no verifier for question kind 'open'.*yes_no, multiple_choice, numeric, short"
+    ):
+        verify("open", "a", "b")
+    assert find("numeric").label == "numeric@1"
+    assert versions() == dict.fromkeys(["yes_no", "multiple_choice", "numeric", "short_text"], 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "message"),
+    [
+        ("yes_no", "maybe", "yes_no cannot read the reference answer 'maybe'"),
+        ("yes_no", "yes or no", "both yes and no"),
+        ("multiple_choice", "E", "names none of ABCD"),
+        ("multiple_choice", "B or C", "names B, C"),
+        ("numeric", "many", "no number in the text"),
+        ("numeric", "3 or 4", "several or malformed numbers"),
+        ("short_text", "  ", "expected 1 to 30 words"),
+        ("short_text", "word " * 31, "expected 1 to 30 words"),
+    ],
+)
+def test_an_unreadable_reference_answer_is_an_error_not_a_zero(kind: str, answer: str, message: str) -> None:
+    choices = ["cat", "dog", "bird", "fish"] if kind == "multiple_choice" else []
+    for call in (lambda: verify(kind, "yes", answer, choices), lambda: require_answer(kind, answer, choices)):
+        with pytest.raises(VerifierError) as error:
+            call()
+        assert message in str(error.value)
+        assert error.value.remedy
+
+
+def test_every_reference_answer_confirms_itself() -> None:
+    for case in CASES:
+        require_answer(case["kind"], case["answer"], case.get("choices", []))
+    for color, name in itertools.product(COLORS, ("banana", "grapes", "car")):
+        require_answer("short_text", f"The {name} is {color}.")

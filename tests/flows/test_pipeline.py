@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,22 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect: None) -> Sto
     return Store(tmp_path / "runs")
 
 
-def _task_states(flow_run_id: Any) -> dict[str, str]:
-    """State name of each task run of a flow run, by task run name without its digest."""
+def _task_states(flow_run_id: Any, expected: int) -> dict[str, str]:
+    """State name of each task run of a flow run, by task run name without its digest.
+
+    The server writes task runs from a queue of events, some time after the flow has ended: ask until all are final.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
 
+    deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
+        while True:
+            runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [flow_run_id]}))
+            final = [run for run in runs if run.state is not None and run.state.is_final()]
+            if len(final) >= expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
     return {run.name.rpartition("-")[0]: run.state_name for run in runs}
 
 
@@ -42,7 +52,7 @@ def _run(config: PipelineConfig, force: list[str] | None = None) -> tuple[dict[s
     from flows.pipeline import mbpo
 
     state = mbpo(config, force or [], return_state=True)
-    return _task_states(state.state_details.flow_run_id), state
+    return _task_states(state.state_details.flow_run_id, expected=len(pointer_keys(config))), state
 
 
 def test_first_run_completes_second_is_cached_and_the_store_decides(store: Store) -> None:

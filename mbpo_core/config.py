@@ -46,6 +46,12 @@ class PolicyConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of weights and activations.")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="Attention implementation.")
     device: Literal["auto", "cpu", "cuda"] = knob("auto", "Where the model runs; auto takes the accelerator if any.")
+    group_packing: Literal["auto", "packed", "plain"] = knob(
+        "auto", "Rows hold a prompt once with many completions (packed), one completion (plain), or what costs less."
+    )
+    logits_mib: float = knob(
+        256.0, "Largest logits tensor, MiB; a larger one is made in chunks of the vocabulary.", gt=0
+    )
     allow_download: bool = knob(False, "Let a hub name be downloaded; off, only local files are used.")
 
 

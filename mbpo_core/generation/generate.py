@@ -1,20 +1,20 @@
-"""Our own decode loop: one prefill a prompt, its cache shared by the prompt's completions."""
+"""Answering prompts: greedily or by sampling, many completions a prompt, in a decode loop of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mbpo_core.errors import ShapeError
+from mbpo_core.generation.decoding import Decoding, prefill
 from mbpo_core.generation.sampling import draw_uniforms, sample
-from mbpo_core.models.groups import Prompt
-from mbpo_core.models.layout import encode_images, lay_out, visible
+from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.scoring import allowed_logprobs
+from mbpo_core.models.scoring import check_packing, refuse_banned
 from mbpo_core.records import Blind
 
 
@@ -24,7 +24,7 @@ class Generated:
 
     Attributes:
         token_ids: sampled ids, EOS included when finish_reason is "stop".
-        logprobs: of each id under softmax(logits / temperature) over ids that are not banned, nats; a nucleus
+        logprobs: of each id under softmax(logits / temperature) over ids that may be drawn, nats; a nucleus
             is not mirrored here. Greedy decoding records temperature 1.
         finish_reason: "stop" at EOS, "length" at max_new_tokens.
         text: decoded without special tokens and outer white space.
@@ -44,6 +44,7 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     seeds: Sequence[int] | None = None,
     blind: Blind | None = None,
 ) -> list[list[Generated]]:
@@ -56,6 +57,8 @@ def generate(
         temperature: 0 is greedy; otherwise logits are divided by it.
         top_p: nucleus; 1 samples from the whole distribution (use 1 for training).
         max_new_tokens: longest completion, tokens, >= 1.
+        min_new_tokens: no completion ends before it has this many tokens besides EOS; ids that end one are left
+            out of the softmax until then.
         seeds: P seeds, needed when sampling; a prompt's result depends on its own seed only (and, through
             float noise in the logits, very rarely on what else is in the batch).
         blind: how the model is kept from seeing the image.
@@ -71,81 +74,76 @@ def generate(
         return []
     uniforms = draw_uniforms(seeds, completions, max_new_tokens) if temperature > 0 and seeds is not None else None
     with torch.no_grad():
-        loop = _Decoding(policy, prompts, completions, blind)
-        tokens, logprobs = loop.run(temperature, top_p, max_new_tokens, uniforms)
-    results = [_finish(policy, t, lp) for t, lp in zip(tokens, logprobs, strict=True)]
+        if completions > 1:
+            end = policy.eos_token_ids[0]
+            check_packing(policy, [PromptGroup(prompt, [[end], [end, end]]) for prompt in prompts[:2]])
+        decoding, _ = prefill(policy, prompts, completions, blind)
+        results = _decode(decoding, temperature, top_p, max_new_tokens, min_new_tokens, uniforms)
     return [results[start : start + completions] for start in range(0, len(results), completions)]
 
 
-class _Decoding:
-    """State of the rows that are still being decoded; finished rows leave the batch."""
+def answer_and_score(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    blind: Blind | None = None,
+) -> list[tuple[Generated, Tensor]]:
+    """The greedy answer to each prompt, and what the policy thinks of another one, from the same prefill.
 
-    def __init__(self, policy: Policy, prompts: Sequence[Prompt], completions: int, blind: Blind | None) -> None:
-        self.policy = policy
-        rows = lay_out(policy, [visible(policy, prompt, blind) for prompt in prompts], [[]] * len(prompts))
-        features = encode_images(policy, prompts, blind)
-        flat = None if features is None else [feature for row in features for feature in row]
-        output = self._forward(rows.input_ids, rows.attention_mask, rows.position_ids, None, flat)
-        self.cache: Any = output.past_key_values
-        if completions > 1:
-            self.cache.batch_repeat_interleave(completions)
-        self.mask = rows.attention_mask.repeat_interleave(completions, 0)
-        self.position = rows.position_ids[:, -1].repeat_interleave(completions, 0) + 1
-        self.logits: Tensor = output.logits[:, -1].repeat_interleave(completions, 0)
-        self.alive = torch.arange(len(self.logits))  # original index of each row still in the batch
+    Args:
+        policy: answers and scores.
+        prompts: P prompts.
+        completions: P lists of token ids, each scored behind its prompt as `group_logprobs` does.
+        max_new_tokens: longest answer, tokens, >= 1.
+        blind: how the model is kept from seeing the image.
 
-    def run(
-        self, temperature: float, top_p: float, steps: int, uniforms: Tensor | None
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """Decode until every row has stopped; returns token ids and log-probs by original row."""
-        count = len(self.alive)
-        tokens: list[list[int]] = [[] for _ in range(count)]
-        logprobs: list[list[float]] = [[] for _ in range(count)]
-        eos = torch.tensor(self.policy.eos_token_ids)
-        for step in range(steps):
-            distribution = allowed_logprobs(self.policy, self.logits, temperature or 1.0)
-            if uniforms is None:
-                chosen = distribution.argmax(-1)
-            else:
-                chosen = sample(distribution, uniforms[self.alive, step], top_p)
-            picked = distribution.gather(-1, chosen[:, None])[:, 0].tolist()
-            for row, token, logprob in zip(self.alive.tolist(), chosen.tolist(), picked, strict=True):
-                tokens[row].append(token)
-                logprobs[row].append(logprob)
-            going = ~torch.isin(chosen.cpu(), eos)
-            if step == steps - 1 or not going.any():
-                break
-            self._keep(going)
-            self._advance(chosen[going.to(chosen.device)])
-        return tokens, logprobs
+    Returns:
+        P answers, each with the (T,) float32 log-probs of the prompt's completion, nats, on the policy's device.
 
-    def _keep(self, going: Tensor) -> None:
-        if bool(going.all()):
-            return
-        kept = going.nonzero()[:, 0]
-        self.alive = self.alive[kept]
-        kept = kept.to(self.mask.device)
-        self.cache.batch_select_indices(kept)
-        self.mask, self.position = self.mask[kept], self.position[kept]
+    Raises:
+        DataError: a completion is empty or holds a banned token id.
+    """
+    _check(prompts, 1, 0.0, 1.0, max_new_tokens, None)
+    refuse_banned(policy, completions)
+    if not prompts:
+        return []
+    with torch.no_grad():
+        decoding, logprobs = prefill(policy, prompts, 1, blind, completions)
+        return list(zip(_decode(decoding, 0.0, 1.0, max_new_tokens, 0, None), logprobs, strict=True))
 
-    def _advance(self, chosen: Tensor) -> None:
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        output = self._forward(chosen[:, None], self.mask, self.position[:, None], self.cache, None)
-        self.logits, self.position = output.logits[:, -1], self.position + 1
 
-    def _forward(
-        self, input_ids: Tensor, mask: Tensor, position_ids: Tensor, cache: Any, features: list[Tensor] | None
-    ) -> Any:
-        return self.policy.family.forward(
-            self.policy.model,
-            features,
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+def _decode(
+    decoding: Decoding, temperature: float, top_p: float, steps: int, least: int, uniforms: Tensor | None
+) -> list[Generated]:
+    """Decode until every completion has stopped."""
+    policy, count = decoding.policy, len(decoding.alive)
+    tokens = torch.zeros((count, steps), dtype=torch.long)
+    logprobs = torch.zeros((count, steps))
+    lengths = torch.zeros(count, dtype=torch.long)
+    eos = torch.tensor(policy.eos_token_ids)
+    for step in range(steps):
+        logits = policy.head.logits(decoding.states, temperature or 1.0)
+        if step < least:
+            logits.index_fill_(-1, eos.to(logits.device), -torch.inf)
+        distribution = logits.log_softmax(-1)
+        if uniforms is None:
+            chosen = distribution.argmax(-1)
+        else:
+            chosen = sample(distribution, uniforms[decoding.alive, step], top_p)
+        logprobs[decoding.alive, step] = distribution.gather(-1, chosen[:, None])[:, 0].cpu()
+        chosen = chosen.cpu()
+        tokens[decoding.alive, step] = chosen
+        lengths[decoding.alive] = step + 1
+        going = ~torch.isin(chosen, eos)
+        if step == steps - 1 or not going.any():
+            break
+        if not going.all():
+            decoding.keep(going)
+        decoding.advance(chosen[going])
+    columns = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), strict=True)
+    return [_finish(policy, row[:length], scores[:length]) for row, scores, length in columns]
 
 
 def _finish(policy: Policy, token_ids: list[int], logprobs: list[float]) -> Generated:

@@ -1,4 +1,4 @@
-"""The one data type of scoring, sampling and training: completions that share one prompt."""
+"""The data types of scoring, sampling and training: completions that share one prompt."""
 
 from __future__ import annotations
 
@@ -10,16 +10,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ImageInput:
+    """One image as a vision tower takes it.
+
+    Attributes:
+        pixel_values: float32, of the family's own shape: (3, H, W), or (patches, values a patch).
+        features: image positions that it fills in a prompt.
+        grid: patches in time, height and width; None in families that cut every image alike.
+        key: equal keys mean equal pixels, which are encoded once; "" is equal to nothing.
+    """
+
+    pixel_values: Tensor
+    features: int
+    grid: tuple[int, int, int] | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """A rendered question with its image, ready for the model.
+    """A rendered question with its images, ready for the model.
 
     token_ids holds the chat template's tokens with every image slot expanded (one id per image
-    position) and ends where the completion starts. pixel_values is what the family's image
-    processor yields for this prompt's images, batch dimension = images, e.g. (1, 3, H, W).
+    position) and ends where the completion starts.
     """
 
     token_ids: list[int]
-    pixel_values: Tensor
+    images: tuple[ImageInput, ...] = ()
 
 
 @dataclass(frozen=True)

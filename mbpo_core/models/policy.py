@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,12 @@ from torch import Tensor
 
 from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import DataError, ModelError
-from mbpo_core.models.families import FROZEN_PARTS, Family, family_class
+from mbpo_core.models.families import FROZEN_PARTS, family_class
+from mbpo_core.models.family import Family
 from mbpo_core.models.groups import Prompt
+from mbpo_core.models.images import ImageCache
+from mbpo_core.models.packing import GroupPacking, Packing, choose_packing
+from mbpo_core.models.projection import Head
 from mbpo_core.models.resolve import check_folder
 from mbpo_core.records import Message
 
@@ -34,7 +40,10 @@ class Policy:
     family: Family
     device: torch.device
     dtype: torch.dtype
+    packing: Packing
+    limit_mib: float = math.inf
     where: str = ""
+    images: ImageCache = field(default_factory=ImageCache)
 
     @property
     def tokenizer(self) -> Any:
@@ -49,7 +58,8 @@ class Policy:
             images: the prompt's images, in order; resized and normalised by the processor.
 
         Returns:
-            Token ids with image slots expanded, and pixel_values on the CPU in float32.
+            Token ids with image slots expanded, and pixel values on the CPU in float32. A picture that was prepared
+            lately is not processed again.
 
         Raises:
             DataError: if the text holds a special image token, or slots and images do not agree.
@@ -59,18 +69,18 @@ class Policy:
         slots = sum(part["type"] == "image" for message in messages for part in message["content"])
         if slots != len(images):
             raise DataError(f"the conversation has {slots} image parts but {len(images)} images came with it")
+        inputs = tuple(self.images.read(image, self.family.read) for image in images)
         text = self.family.render(messages, add_generation_prompt=True)
-        token_ids, pixel_values = self.family.tokenize(text, list(images))
+        token_ids = self.family.tokenize(text, [image.features for image in inputs])
         placeholders = sum(token in self._image_tokens for token in token_ids)
-        features = self.family.feature_count(pixel_values) if images else 0
+        features = sum(image.features for image in inputs)
         if placeholders != features:
             raise DataError(
-                f"the prompt has {placeholders} image positions but the vision tower yields {features} features",
+                f"the prompt has {placeholders} image positions but its images fill {features}",
                 where=self.where,
-                remedy="patch_size, vision_feature_select_strategy and num_additional_image_tokens of the processor "
-                "must fit the model.",
+                remedy="The chat template must write one image token for each image part.",
             )
-        return Prompt(token_ids=token_ids, pixel_values=pixel_values)
+        return Prompt(token_ids, inputs)
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of an answer as the chat template would continue the prompt, closed by EOS.
@@ -99,9 +109,16 @@ class Policy:
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.strip()
 
-    def pixel_values(self, images: Tensor) -> Tensor:
-        """(M, 3, H, W) in [0, 1] at native size -> pixel values; differentiable."""
-        return self.family.pixel_values(images)
+    def packs(self, prompt: int, lengths: Sequence[int], mode: GroupPacking | None = None) -> list[list[int]]:
+        """Rows of one group as `Packing.split` gives them, under another mode if one is named."""
+        packing = self.packing if mode is None else replace(self.packing, mode=mode)
+        return packing.split(prompt, lengths)
+
+    @property
+    def head(self) -> Head:
+        """The vocabulary projection, with the ids that take part in no softmax."""
+        output = self.model.get_output_embeddings()
+        return Head(output.weight, output.bias, self.banned_token_ids, self.limit_mib)
 
     def unfreeze(self, freeze: str) -> list[str]:
         """Let gradients into every part that `freeze` (a value of `training.freeze`) does not name.
@@ -187,14 +204,16 @@ def load_policy(folder: Path, config: PolicyConfig) -> Policy:
     Raises:
         ModelError: if the folder cannot serve as a policy or its weights do not fit its config.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     check_folder(folder)
     device = _device(config.device)
     dtype = getattr(torch, config.dtype)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    processor = AutoProcessor.from_pretrained(folder, **local)
+    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    adapter = family_class(model_type, where=str(folder))
+    processor = adapter.load_processor(folder, **local)
     logging.disable_progress_bar()
     model, info = AutoModelForImageTextToText.from_pretrained(
         folder,
@@ -212,8 +231,17 @@ def load_policy(folder: Path, config: PolicyConfig) -> Policy:
             remedy="The weights do not belong to this config.json; save the model again.",
         )
     model.to(device).eval().requires_grad_(False)
-    family = family_class(model.config.model_type, where=str(folder))(processor, model.config)
-    return Policy(model=model, processor=processor, family=family, device=device, dtype=dtype, where=str(folder))
+    family = adapter(processor, model.config)
+    return Policy(
+        model=model,
+        processor=processor,
+        family=family,
+        device=device,
+        dtype=dtype,
+        packing=choose_packing(config.group_packing, family.language_model(model), where=str(folder)),
+        limit_mib=config.logits_mib,
+        where=str(folder),
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mbpo_core.errors import DataError, ShapeError
+from mbpo_core.models.encoding import encode, encode_images
 from mbpo_core.models.groups import Prompt, PromptGroup
-from mbpo_core.models.layout import Rows, encode_images, lay_out, split_features, visible
+from mbpo_core.models.layout import Pack, Rows, lay_out, visible
+from mbpo_core.models.packing import GroupPacking
 from mbpo_core.models.policy import Policy
+from mbpo_core.models.projection import target_logprobs
 from mbpo_core.records import Blind
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Mean difference of packed and plain log-probs that is still noise, nats; a wrong mask costs tenths and more."""
 
 
 def group_logprobs(
@@ -27,7 +34,8 @@ def group_logprobs(
 
         l_t = log softmax(z_t / temperature)[y_t]    over all ids that are not banned
 
-    z_t are the logits that follow the prompt and y_<t. Softmax in float32. One image encoding a group.
+    z_t are the logits that follow the prompt and y_<t. Softmax in float32. Each distinct image is encoded once,
+    and the prompt is read once for all completions that share a row (`policy.packing`).
 
     Args:
         policy: scores; parameters get gradients only where they ask for them and `grad` is True.
@@ -50,13 +58,27 @@ def group_logprobs(
     results: list[list[Tensor]] = []
     with torch.set_grad_enabled(grad):
         for chunk in _chunks(groups, rows):
-            results += _score_chunk(policy, chunk, blind, temperature)
+            check_packing(policy, chunk)
+            results += _score(policy, chunk, blind, temperature)
     return results
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What `image_logprobs` finds for B completions.
+
+    Attributes:
+        means: (B,) float32 mean log-probs, nats per token; differentiable in the image.
+        greedy: whether greedy decoding would give exactly this completion.
+    """
+
+    means: Tensor
+    greedy: list[bool]
 
 
 def image_logprobs(
     policy: Policy, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], images: Tensor
-) -> Tensor:
+) -> ImageScores:
     """Mean log-probability of one completion a prompt, differentiable in the image.
 
         m_b = (1 / T_b) sum_t log p(y_bt | images_b, x_b, y_b<t)
@@ -68,69 +90,98 @@ def image_logprobs(
         images: (M, 3, H, W) float in [0, 1] at native size, the prompts' images in order.
 
     Returns:
-        (B,) float32, nats per token. Rows do not mix: the gradient of sum(m) with respect to
-        images of prompt b is the gradient of m_b.
+        Rows do not mix: the gradient of sum(means) with respect to images of prompt b is the gradient of m_b.
 
     Source: recipe 1.4, eq. (2).
     """
-    counts = [len(prompt.pixel_values) for prompt in prompts]
-    if sum(counts) != len(images):
-        raise ShapeError(f"{len(images)} images came for prompts that have {sum(counts)}")
-    _refuse_banned(policy, completions)
-    pixels = policy.pixel_values(images.to(policy.device)).to(policy.dtype)
-    features = split_features(policy.family.encode(policy.model, pixels), counts)
-    batch = lay_out(policy, [visible(policy, prompt, None) for prompt in prompts], completions)
-    logits = completion_logits(policy, batch, [f for row in features for f in row])
-    scored = pick_logprobs(policy, logits, batch, 1.0)
-    means = [row[: len(tokens)].mean() for row, tokens in zip(scored, completions, strict=True)]
-    return torch.stack(means)
+    count = sum(len(prompt.images) for prompt in prompts)
+    if count != len(images):
+        raise ShapeError(f"{len(images)} images came for prompts that have {count}")
+    refuse_banned(policy, completions)
+    features = encode(policy, policy.family.image_inputs(images.to(policy.device)))
+    packs = [
+        Pack(visible(policy, prompt, None), [tokens]) for prompt, tokens in zip(prompts, completions, strict=True)
+    ]
+    scored, greedy = _pass(policy, lay_out(policy, packs), features, 1.0)
+    lengths = [len(tokens) for tokens in completions]
+    means = [part.mean() for part in torch.split(scored, lengths)]
+    return ImageScores(torch.stack(means), [bool(part.all()) for part in torch.split(greedy.cpu(), lengths)])
 
 
-def completion_logits(policy: Policy, batch: Rows, features: list[Tensor] | None) -> Tensor:
-    """(B, T, V) logits in the model's dtype: entry t is the distribution of completion token t."""
-    length = batch.input_ids.shape[1]
-    keep = torch.arange(batch.prompt_width - 1, length - 1, device=policy.device)
-    output = policy.family.forward(
-        policy.model,
-        features,
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        logits_to_keep=keep,
-        use_cache=False,
-    )
-    logits: Tensor = output.logits
-    return logits
+def check_packing(policy: Policy, groups: Sequence[PromptGroup]) -> None:
+    """Compare packed with plain rows, once a policy, on the first groups that are packed.
+
+    At most two groups of two completions are scored both ways. A model that fails goes on with plain rows, with
+    a `PackingWarning`.
+    """
+    packing = policy.packing
+    few = [
+        PromptGroup(group.prompt, [group.completions[0], group.completions[-1]])
+        for group in groups
+        if len(group.completions) > 1
+    ][:2]
+    if packing.checked or packing.mode == "plain" or not few:
+        return
+    with torch.no_grad():
+        packed, plain = (_score(policy, few, None, 1.0, packing=mode) for mode in ("packed", "plain"))
+    gaps = [(a - b).abs() for many, one in zip(packed, plain, strict=True) for a, b in zip(many, one, strict=True)]
+    gap = float(torch.cat(gaps).mean())
+    packing.checked = True
+    if not gap <= _TOLERANCE[policy.dtype]:
+        packing.give_up(
+            f"packed and plain log-probs of {policy.where} differ by {gap:.2g} nats a token (noise is "
+            f"{_TOLERANCE[policy.dtype]:g}); results are right, and slower"
+        )
 
 
-def allowed_logprobs(policy: Policy, logits: Tensor, temperature: float) -> Tensor:
-    """(..., V) float32 log-softmax of logits / temperature; banned ids are left out and get -inf."""
-    scaled = logits.float() / temperature
-    if policy.banned_token_ids:
-        banned = torch.tensor(policy.banned_token_ids, device=scaled.device)
-        scaled = scaled.index_fill(-1, banned, float("-inf"))
-    return scaled.log_softmax(-1)
+def refuse_banned(policy: Policy, completions: Sequence[Sequence[int]]) -> None:
+    """Refuse completions that no model can be asked about.
+
+    Raises:
+        DataError: one is empty or holds a special image token.
+    """
+    banned = set(policy.banned_token_ids)
+    for index, tokens in enumerate(completions):
+        if not tokens:
+            raise DataError(f"completion {index} has no tokens", expected="at least the end-of-sequence token")
+        if found := banned.intersection(tokens):
+            raise DataError(f"completion {index} holds special image tokens {sorted(found)}")
 
 
-def pick_logprobs(policy: Policy, logits: Tensor, batch: Rows, temperature: float) -> Tensor:
-    """(B, T) float32 log-probs of the rows' completion tokens; entries past a completion's end mean nothing."""
-    targets = batch.input_ids[:, batch.prompt_width :, None]
-    return allowed_logprobs(policy, logits, temperature).gather(-1, targets)[..., 0]
-
-
-def _score_chunk(
-    policy: Policy, groups: Sequence[PromptGroup], blind: Blind | None, temperature: float
+def _score(
+    policy: Policy,
+    groups: Sequence[PromptGroup],
+    blind: Blind | None,
+    temperature: float,
+    packing: GroupPacking | None = None,
 ) -> list[list[Tensor]]:
     prompts = [group.prompt for group in groups]
     completions = [tokens for group in groups for tokens in group.completions]
-    _refuse_banned(policy, completions)
+    refuse_banned(policy, completions)
     features = encode_images(policy, prompts, blind)
-    seen = [visible(policy, prompt, blind) for prompt in prompts]
-    owners = [index for index, group in enumerate(groups) for _ in group.completions]
-    batch = lay_out(policy, [seen[index] for index in owners], completions)
-    expanded = None if features is None else [f for index in owners for f in features[index]]
-    scored = iter(pick_logprobs(policy, completion_logits(policy, batch, expanded), batch, temperature))
-    return [[next(scored)[: len(tokens)] for tokens in group.completions] for group in groups]
+    packs: list[Pack] = []
+    shown: list[Tensor] = []
+    for index, group in enumerate(groups):
+        seen = visible(policy, group.prompt, blind)
+        for row in policy.packs(len(seen.token_ids), [len(c) for c in group.completions], packing):
+            packs.append(Pack(seen, [group.completions[k] for k in row]))
+            shown += [] if features is None else features[index]
+    scored, _ = _pass(policy, lay_out(policy, packs), shown, temperature)
+    parts = iter(torch.split(scored, [len(tokens) for tokens in completions]))
+    return [[next(parts) for _ in group.completions] for group in groups]
+
+
+def _pass(policy: Policy, rows: Rows, features: list[Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+    """(N,) log-probs of the rows' targets, and whether each is the most probable id."""
+    states = policy.family.hidden(
+        policy.model,
+        features,
+        input_ids=rows.input_ids,
+        attention_mask=rows.attention_mask,
+        position_ids=rows.position_ids,
+    )
+    picked = states.flatten(0, 1)[rows.predicting]
+    return target_logprobs(picked, rows.targets, policy.head, temperature)
 
 
 def _chunks(groups: Sequence[PromptGroup], rows: int) -> Iterator[list[PromptGroup]]:
@@ -144,12 +195,3 @@ def _chunks(groups: Sequence[PromptGroup], rows: int) -> Iterator[list[PromptGro
         size += len(group.completions)
     if chunk:
         yield chunk
-
-
-def _refuse_banned(policy: Policy, completions: Sequence[Sequence[int]]) -> None:
-    banned = set(policy.banned_token_ids)
-    for index, tokens in enumerate(completions):
-        if not tokens:
-            raise DataError(f"completion {index} has no tokens", expected="at least the end-of-sequence token")
-        if found := banned.intersection(tokens):
-            raise DataError(f"completion {index} holds special image tokens {sorted(found)}")

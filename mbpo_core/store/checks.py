@@ -58,9 +58,16 @@ class HashMemo:
             self._new[path] = [*stamp, found]
         return found
 
-    def save(self) -> None:
-        """Write down what was learnt since; other processes' entries are kept."""
+    def save(self, *, once_worth_it: bool = False) -> None:
+        """Write down what was learnt since; other processes' entries are kept.
+
+        Args:
+            once_worth_it: wait until it is an eighth of what is known. A stage that reads part after part would
+                otherwise write all hashes anew for each.
+        """
         if not self._new or self._place is None:
+            return
+        if once_worth_it and len(self._new) * 8 < len(self._known or ()):
             return
         # Only a memo: a full or read-only disk is found out where it matters.
         with contextlib.suppress(StoreError, OSError), self._files.locked():
@@ -126,7 +133,7 @@ class ArtifactFolder:
                 expected=f"sha256 {file.sha256[:12]}…",
                 remedy="Run the stage again: what is damaged is made anew.",
             )
-        self.memo.save()
+        self.memo.save(once_worth_it=True)
 
     def read(self, file: StoredFile) -> bytes:
         """A file's bytes, checked."""

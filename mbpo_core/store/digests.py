@@ -56,12 +56,17 @@ def content_digest(tables: Mapping[str, Sequence[str]], files: Mapping[str, str]
     """
     total = hashlib.sha256()
     for name in sorted(tables):
-        rows = b"".join(base64.b64decode(packed) for packed in tables[name])
-        total.update(f"table {name} {len(rows) // ROW_BYTES}\n".encode())
-        total.update(rows)
+        rows = sum(_unpacked_bytes(packed) for packed in tables[name]) // ROW_BYTES
+        total.update(f"table {name} {rows}\n".encode())
+        for packed in tables[name]:
+            total.update(base64.b64decode(packed))
     for path in sorted(files):
         total.update(f"file {path} {files[path]}\n".encode())
     return total.hexdigest()
+
+
+def _unpacked_bytes(packed: str) -> int:
+    return len(packed) // 4 * 3 - packed[-2:].count("=")
 
 
 def code_digest(modules: Sequence[str]) -> str:

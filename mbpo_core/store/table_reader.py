@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from mbpo_core import tables
 from mbpo_core.errors import DamagedArtifact, SchemaError
@@ -15,7 +18,7 @@ from mbpo_core.tables import Row
 
 
 class TableReader:
-    """One table of an artifact: a sequence of Parquet parts.
+    """One table of an artifact: a sequence of Parquet parts, of which one row group at a time is in memory.
 
     Args:
         stored: the parts' files, in order.
@@ -41,20 +44,34 @@ class TableReader:
 
     def slice(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Rows start..stop-1, clamped to the table."""
-        start, stop = max(0, start), min(stop, len(self))
-        for part in range(len(self._stored)):
-            first, last = self._offsets[part], self._offsets[part + 1]
-            if first < stop and last > start:
-                yield from self._part_rows(part, max(start, first) - first, min(stop, last) - first, columns)
+        return self.take(range(max(0, start), min(stop, len(self))), columns)
 
-    def _part_rows(self, part: int, start: int, stop: int, columns: Sequence[str] | None) -> Iterator[Row]:
-        starts = self._starts(part)
-        for group, (first, last) in enumerate(pairwise(starts)):
-            if first < stop and last > start:
-                table = self._group(part, group, None if self._migrations else columns)
-                begin = max(start, first)
-                rows = table.slice(begin - first, min(stop, last) - begin).to_pylist()
-                yield from self._migrated(rows, columns) if self._migrations else rows
+    def take(self, numbers: Any, columns: Sequence[str] | None = None) -> Iterator[Row]:
+        """The rows of these numbers; each row group is read once.
+
+        Args:
+            numbers: a range, or an array of rising row numbers of the table.
+            columns: all if None.
+        """
+        done = 0
+        while done < len(numbers):
+            part = bisect_right(self._offsets, int(numbers[done])) - 1
+            starts = self._starts(part)
+            group = bisect_right(starts, int(numbers[done]) - self._offsets[part]) - 1
+            first, end = (self._offsets[part] + starts[place] for place in (group, group + 1))
+            stop = done + int(np.searchsorted(numbers[done : done + end - first], end))
+            yield from self._rows(part, group, numbers[done:stop], first, columns)
+            done = stop
+
+    def _rows(self, part: int, group: int, numbers: Any, first: int, columns: Sequence[str] | None) -> Iterator[Row]:
+        table = self._group(part, group, None if self._migrations else columns)
+        begin, count = int(numbers[0]) - first, len(numbers)
+        if int(numbers[-1]) - first == begin + count - 1:
+            table = table.slice(begin, count)
+        else:
+            table = table.take(np.asarray(numbers) - first)
+        rows = table.to_pylist()
+        yield from self._migrated(rows, columns) if self._migrations else rows
 
     def _migrated(self, rows: list[Row], columns: Sequence[str] | None) -> Iterator[Row]:
         for row in rows:
@@ -77,6 +94,7 @@ class TableReader:
     def _group(self, part: int, group: int, columns: Sequence[str] | None) -> Any:
         key = (part, group, tuple(columns) if columns is not None else None)
         if self._last[0] != key:
+            self._last = (None, None)  # before the next one is read: two may be large
             with self._opened(part) as file, tables.damage_named(self._place.where(self._stored[part])):
                 self._last = (key, file.read_row_group(group, columns=self._checked(columns, file.schema_arrow.names)))
         return self._last[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import DataError
 from mbpo_core.models.groups import Prompt, PromptGroup
@@ -14,7 +12,7 @@ from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
 from mbpo_core.stage import Row
 
-_EMPTY = Prompt(token_ids=[], pixel_values=torch.empty(0))
+_EMPTY = Prompt(token_ids=[])
 
 
 class GroupSet:

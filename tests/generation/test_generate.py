@@ -84,7 +84,7 @@ def _slow_blind_greedy(policy: Policy, prompt: Prompt, steps: int) -> list[int]:
         with torch.no_grad():
             logits = policy.model(
                 input_ids=ids,
-                pixel_values=prompt.pixel_values,
+                pixel_values=torch.stack([image.pixel_values for image in prompt.images]),
                 attention_mask=bias,
                 position_ids=torch.arange(length)[None],
             ).logits

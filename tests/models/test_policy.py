@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import DataError, ModelError
+from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.policy import Policy, load_policy
+from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.records import Message, Part
 
 ANSWERS = ["The banana is yellow.", "Yes", "A", "3", "The image shows a red car and a blue bell.", "grün, ü!"]
@@ -25,7 +27,7 @@ def test_prepare_equals_the_processor(demo_policy: Policy, demo_images: list[Ima
     expected = demo_policy.processor(images=demo_images[0], text=text, return_tensors="pt")
     prompt = demo_policy.prepare("What color is the car?", demo_images[:1])
     assert prompt.token_ids == expected["input_ids"][0].tolist()
-    assert torch.equal(prompt.pixel_values, expected["pixel_values"])
+    assert torch.equal(torch.stack([image.pixel_values for image in prompt.images]), expected["pixel_values"])
     as_records = [Message(role="user", content=[Part(type="image"), Part(type="text", text="What color is the car?")])]
     assert demo_policy.prepare(as_records, demo_images[:1]).token_ids == prompt.token_ids
 
@@ -54,17 +56,19 @@ def test_native_path_equals_the_processor(demo_policy: Policy) -> None:
         pixels = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()
         picture = Image.fromarray(pixels)
         native = demo_policy.family.native(picture)
-        ours = demo_policy.pixel_values(native[None] / 255)
-        assert (ours - demo_policy.prepare("?", [picture]).pixel_values).abs().max() < 1e-6
+        ours = demo_policy.family.image_inputs(native[None] / 255)[0].pixel_values
+        assert (ours - demo_policy.prepare("?", [picture]).images[0].pixel_values).abs().max() < 1e-6
         again = demo_policy.family.native(Image.fromarray(native.permute(1, 2, 0).numpy()))
         assert torch.equal(again, native), "an image of native size must pass the processor unchanged"
 
 
 def test_blind_pixels_are_mean_and_black(demo_policy: Policy) -> None:
-    pixels = torch.rand(2, 3, 48, 48)
-    mean, black = (demo_policy.family.blind_pixels(pixels, blind) for blind in ("mean", "black"))
-    assert torch.equal(mean, torch.zeros_like(pixels))
-    assert torch.allclose(black, demo_policy.pixel_values(torch.zeros_like(pixels)))
+    image = demo_policy.family.image_input(torch.rand(3, 48, 48))
+    mean, black = (demo_policy.family.blinded(image, blind) for blind in ("mean", "black"))
+    assert torch.equal(mean.pixel_values, torch.zeros(3, 48, 48))
+    assert torch.allclose(black.pixel_values, demo_policy.family.normalise(torch.zeros(1, 3, 48, 48))[0])
+    assert (mean.features, mean.grid) == (image.features, image.grid)
+    assert mean.key != black.key
 
 
 def test_several_images_and_none(demo_policy: Policy, demo_images: list[Image.Image]) -> None:
@@ -72,7 +76,7 @@ def test_several_images_and_none(demo_policy: Policy, demo_images: list[Image.Im
     for count in (0, 1, 3):
         prompt = demo_policy.prepare("What color is the car?", demo_images[:count])
         assert prompt.token_ids.count(image_token) == 36 * count
-        assert len(prompt.pixel_values) == count
+        assert len(prompt.images) == count
 
 
 def test_bad_prompts_are_refused(demo_policy: Policy, demo_images: list[Image.Image]) -> None:
@@ -87,9 +91,10 @@ def test_bad_prompts_are_refused(demo_policy: Policy, demo_images: list[Image.Im
 
 def test_placeholders_that_do_not_fit_the_tower_are_refused(tiny_folder: Path, demo_images: list[Image.Image]) -> None:
     policy = load_policy(tiny_folder, PolicyConfig(device="cpu"))
-    policy.processor.patch_size = 16
-    with pytest.raises(DataError, match="9 image positions but the vision tower yields 36"):
-        policy.prepare("Where?", demo_images[:1])
+    policy.model.config.vision_config.patch_size = 16
+    group = PromptGroup(policy.prepare("Yes?", demo_images[:1]), [[1]])
+    with pytest.raises(ModelError, match="9 image positions but the vision tower yields 36"):
+        group_logprobs(policy, [group])
 
 
 def test_parameters_are_frozen_until_unfrozen(tiny_policy: Policy) -> None:

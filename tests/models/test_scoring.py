@@ -39,7 +39,7 @@ def _slow_logprobs(policy: Policy, prompt: Prompt, completion: list[int], *, hid
     with torch.no_grad():
         logits = policy.model(
             input_ids=ids,
-            pixel_values=prompt.pixel_values,
+            pixel_values=torch.stack([image.pixel_values for image in prompt.images]),
             attention_mask=bias,
             position_ids=torch.arange(length)[None],
         ).logits[0].double()  # fmt: skip
@@ -81,22 +81,22 @@ def test_demo_checkpoint_blinded_equals_a_dense_mask(demo_policy: Policy, demo_i
 def test_other_blind_variants(tiny_policy: Policy, demo_images: list[Image.Image]) -> None:
     groups = _groups(tiny_policy, demo_images)
     for blind, colour in (("mean", None), ("black", 0.0)):
-        shown = (
-            torch.zeros(1, 3, 48, 48)
-            if colour is None
-            else tiny_policy.pixel_values(torch.full((1, 3, 48, 48), colour))
-        )
+        shown = torch.zeros(1, 3, 48, 48)
+        if colour is not None:
+            shown = tiny_policy.family.normalise(torch.full((1, 3, 48, 48), colour))
+        images = (tiny_policy.family.image_input(shown[0]),)
         expected = group_logprobs(
-            tiny_policy, [PromptGroup(Prompt(g.prompt.token_ids, shown), g.completions) for g in groups]
+            tiny_policy, [PromptGroup(Prompt(g.prompt.token_ids, images), g.completions) for g in groups]
         )
         _assert_equal(group_logprobs(tiny_policy, groups, blind=blind), expected)
     without = [[t for t in g.prompt.token_ids if t not in tiny_policy.banned_token_ids] for g in groups]
     text_only = [
-        PromptGroup(Prompt(ids, torch.zeros(0, 3, 48, 48)), g.completions)
+        PromptGroup(Prompt(ids), g.completions)
         for ids, g in zip(without, groups, strict=True)
     ]
     _assert_equal(group_logprobs(tiny_policy, groups, blind="drop"), group_logprobs(tiny_policy, text_only))
-    other = [PromptGroup(Prompt(g.prompt.token_ids, torch.randn(1, 3, 48, 48)), g.completions) for g in groups]
+    noise = [tiny_policy.family.image_input(torch.randn(3, 48, 48)) for _ in groups]
+    other = [PromptGroup(Prompt(g.prompt.token_ids, (n,)), g.completions) for g, n in zip(groups, noise, strict=True)]
     for blind in ("mask", "mean", "black", "drop"):
         _assert_equal(group_logprobs(tiny_policy, groups, blind=blind), group_logprobs(tiny_policy, other, blind=blind))
 
@@ -174,7 +174,7 @@ def test_differentiable_scorer_equals_scoring(tiny_policy: Policy, demo_images: 
     groups = _groups(tiny_policy, demo_images)
     native = torch.stack([tiny_policy.family.native(image) for image in demo_images[:3]])
     firsts = [group.completions[0] for group in groups]
-    means = image_logprobs(tiny_policy, [g.prompt for g in groups], firsts, native / 255)
+    means = image_logprobs(tiny_policy, [g.prompt for g in groups], firsts, native / 255).means
     expected = torch.stack([rows[0].mean() for rows in group_logprobs(tiny_policy, groups)])
     torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
     with pytest.raises(ShapeError, match="2 images came for prompts that have 3"):

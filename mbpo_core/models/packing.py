@@ -1,0 +1,107 @@
+"""Which completions of a group share a row, chosen by counted cost; and whether the model may be packed at all."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+from mbpo_core.errors import ConfigError
+
+GroupPacking = Literal["auto", "packed", "plain"]
+
+
+class PackingWarning(UserWarning):
+    """Packed rows are not used, and why."""
+
+
+@dataclass
+class Packing:
+    """How groups of one policy become rows.
+
+    Attributes:
+        mode: auto chooses by cost, packed puts a whole group in one row, plain puts one completion in a row.
+        token_cost: operations a token of a row, in the linear layers of the language model.
+        pair_cost: operations a (query, key) pair of a row; packed rows pay for all pairs, seen or not.
+        checked: packed rows were compared with plain ones on this model (`scoring.check_packing`).
+    """
+
+    mode: GroupPacking
+    token_cost: float = 1.0
+    pair_cost: float = 0.0
+    checked: bool = False
+
+    def split(self, prompt: int, lengths: Sequence[int]) -> list[list[int]]:
+        """Completions of one group by row.
+
+        Args:
+            prompt: P, tokens of the prompt.
+            lengths: K lengths of its completions, tokens.
+
+        Returns:
+            Positions in `lengths`, in order; each row's completions follow one another.
+        """
+        everything = list(range(len(lengths)))
+        if self.mode == "plain" or len(lengths) < 2:
+            return [[index] for index in everything]
+        if self.mode == "packed":
+            return [everything]
+        splits = [_even(lengths, count) for count in range(1, len(lengths) + 1)]
+        return min(splits, key=lambda rows: sum(self.cost(prompt + sum(lengths[i] for i in row)) for row in rows))
+
+    def cost(self, length: int) -> float:
+        """Operations of one row of `length` tokens, forward."""
+        return self.token_cost * length + self.pair_cost * length**2
+
+    def give_up(self, why: str) -> None:
+        """Go on with plain rows, loudly."""
+        warnings.warn(f"group_packing: rows are not packed, because {why}", PackingWarning, stacklevel=3)
+        self.mode, self.checked = "plain", True
+
+
+def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
+    """The packing of a loaded language model.
+
+    Raises:
+        ConfigError: `packed` is asked for and the model's layers cannot do it.
+    """
+    config = language.config
+    if mode != "plain" and (obstacle := _obstacle(config)):
+        if mode == "packed":
+            raise ConfigError(
+                f"policy.group_packing is packed, but {obstacle}",
+                where=where,
+                expected="layers with full attention only",
+                remedy="Use auto or plain.",
+            )
+        packing = Packing("plain")
+        packing.give_up(obstacle)
+        return packing
+    linear = sum(p.numel() for name, p in language.named_parameters() if p.ndim == 2 and "embed" not in name)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    pair = 4.0 * config.num_hidden_layers * config.num_attention_heads * head
+    return Packing(mode, token_cost=2.0 * linear, pair_cost=pair)
+
+
+def _obstacle(config: Any) -> str:
+    """Why a block mask would not mean the same to this model; "" if it would."""
+    odd = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    if odd:
+        return f"{config.model_type} has layers of the type {', '.join(odd)}"
+    # Models that name no layer types: a window that is set is used, unless a switch says otherwise.
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and not getattr(config, "layer_types", None):
+        return f"{config.model_type} attends within a sliding window of {window}"
+    recurrent = [name for name in ("ssm_state_size", "mamba_d_state", "linear_num_key_heads") if hasattr(config, name)]
+    return f"{config.model_type} has recurrent layers" if recurrent else ""
+
+
+def _even(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """`count` runs of completions, the longest run as short as evenly cut lengths make it."""
+    total, rows = sum(lengths), [[] for _ in range(count)]  # type: list[list[int]]
+    for index, end in enumerate(accumulate(lengths)):
+        middle = end - lengths[index] / 2
+        rows[min(int(middle * count / total), count - 1)].append(index)
+    return [row for row in rows if row]

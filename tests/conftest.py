@@ -1,4 +1,4 @@
-"""What every test may use: one thread, the demo checkpoint as a policy, demo samples and their pictures."""
+"""What every test may use: one thread, demo policy, samples and pictures, and a tiny policy of every family."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mbpo_core.models.families import FAMILIES
+
 # Two threads on a busy small machine are slower than one; set before torch is imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
     from mbpo_core.models.policy import Policy
@@ -45,3 +49,34 @@ def demo_images(offline_samples: list[Sample]) -> list[Image]:
     from mbpo_core.models.images import open_image
 
     return [open_image(sample.images[0]) for sample in offline_samples]
+
+
+@pytest.fixture(scope="session", params=sorted(FAMILIES))
+def family_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A tiny random model, once a family."""
+    from tests.models.tiny import TINY
+
+    return TINY[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def family_policy(family_folder: Path, request: pytest.FixtureRequest) -> Policy:
+    """A fresh random policy of every family under every attention implementation."""
+    from mbpo_core.config import PolicyConfig
+    from mbpo_core.models.policy import load_policy
+
+    return load_policy(family_folder, PolicyConfig(attention=request.param, device="cpu"))
+
+
+PICTURE_SIZES = ((48, 48), (30, 47), (70, 33), (10, 60))
+"""Heights and widths of `pictures`: one that passes unchanged, and ones that are resized or cropped."""
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image]:
+    """Noise, one picture for each of `PICTURE_SIZES`."""
+    import numpy as np
+    from PIL.Image import fromarray
+
+    random = np.random.default_rng(0)
+    return [fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in PICTURE_SIZES]

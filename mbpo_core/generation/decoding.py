@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Decoding:
     policy: Policy
     states: Tensor
     alive: Tensor
-    _cache: object
+    _cache: Any
     _slots: int  # completions a row
     _row: Tensor  # (n,) row of each unfinished completion
     _follow: Tensor  # (R,) position id of each row's first new token
@@ -49,7 +50,7 @@ class Decoding:
         self.alive, self._row = self.alive[going], self._row[going]
         kept = self._row.unique()
         if len(kept) < len(self._follow):
-            self._cache.batch_select_indices(kept.to(self.policy.device))  # type: ignore[attr-defined]
+            self._cache.batch_select_indices(kept.to(self.policy.device))
             self._follow, self._owner = self._follow[kept], self._owner[kept]
             self._row = torch.searchsorted(kept, self._row)
 

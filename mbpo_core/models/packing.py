@@ -41,15 +41,26 @@ class Packing:
             lengths: K lengths of its completions, tokens.
 
         Returns:
-            Positions in `lengths`, in order; each row's completions follow one another.
+            Positions in `lengths`, in order; under auto the rows of consecutive completions that cost least together.
         """
         everything = list(range(len(lengths)))
         if self.mode == "plain" or len(lengths) < 2:
             return [[index] for index in everything]
         if self.mode == "packed":
             return [everything]
-        splits = [_even(lengths, count) for count in range(1, len(lengths) + 1)]
-        return min(splits, key=lambda rows: sum(self.cost(prompt + sum(lengths[i] for i in row)) for row in rows))
+        ends = [0, *accumulate(lengths)]
+        # best[stop]: least cost of the first `stop` completions, and where their last row begins.
+        best = [(0.0, 0)]
+        for stop in range(1, len(ends)):
+            best.append(
+                min((best[start][0] + self.cost(prompt + ends[stop] - ends[start]), start) for start in range(stop))
+            )
+        rows, stop = [], len(lengths)
+        while stop:
+            start = best[stop][1]
+            rows.append(everything[start:stop])
+            stop = start
+        return rows[::-1]
 
     def cost(self, length: int) -> float:
         """Operations of one row of `length` tokens, forward."""
@@ -96,12 +107,3 @@ def _obstacle(config: Any) -> str:
         return f"{config.model_type} attends within a sliding window of {window}"
     recurrent = [name for name in ("ssm_state_size", "mamba_d_state", "linear_num_key_heads") if hasattr(config, name)]
     return f"{config.model_type} has recurrent layers" if recurrent else ""
-
-
-def _even(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """`count` runs of completions, the longest run as short as evenly cut lengths make it."""
-    total, rows = sum(lengths), [[] for _ in range(count)]  # type: list[list[int]]
-    for index, end in enumerate(accumulate(lengths)):
-        middle = end - lengths[index] / 2
-        rows[min(int(middle * count / total), count - 1)].append(index)
-    return [row for row in rows if row]

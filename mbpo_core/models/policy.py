@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import DataError, ModelError

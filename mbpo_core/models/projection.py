@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Head:
 
     def chunk(self, rows: int) -> int:
         """How many ids are projected at once for `rows` hidden states."""
-        return max(1, min(len(self.weight), int(self.limit_mib * 2**20 / (4 * max(rows, 1)))))
+        return max(1, int(min(len(self.weight), self.limit_mib * 2**20 / (4 * max(rows, 1)))))
 
     def logits(self, hidden: Tensor, temperature: float, start: int = 0, stop: int | None = None) -> Tensor:
         """(N, stop - start) float32 logits / temperature of hidden (N, D); banned ids are -inf."""
         bias = None if self.bias is None else self.bias[start:stop]
-        scaled = torch.nn.functional.linear(hidden, self.weight[start:stop], bias).float() / temperature
+        scaled = torch.nn.functional.linear(hidden, self.weight[start:stop], bias).float().div_(temperature)
         here = [token - start for token in self.banned if start <= token < (stop or len(self.weight))]
         if here:
             scaled = scaled.index_fill_(-1, torch.tensor(here, device=scaled.device), -math.inf)
@@ -91,6 +92,7 @@ class _Chunked(torch.autograd.Function):
         return picked - normaliser, greedy
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, normaliser = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -101,7 +103,7 @@ class _Chunked(torch.autograd.Function):
         for start in range(0, len(weight), ctx.size):
             stop = min(start + ctx.size, len(weight))
             logits = ctx.head.logits(hidden, ctx.temperature, start, stop)
-            by_logits = (logits - normaliser[:, None]).exp_().mul_(-scale)
+            by_logits = logits.sub_(normaliser[:, None]).exp_().mul_(-scale)
             here = (targets >= start) & (targets < stop)
             by_logits[here, targets[here] - start] += scale[here, 0]
             by_logits = by_logits.to(hidden.dtype)

@@ -99,9 +99,7 @@ def image_logprobs(
         raise ShapeError(f"{len(images)} images came for prompts that have {count}")
     refuse_banned(policy, completions)
     features = encode(policy, policy.family.image_inputs(images.to(policy.device)))
-    packs = [
-        Pack(visible(policy, prompt, None), [tokens]) for prompt, tokens in zip(prompts, completions, strict=True)
-    ]
+    packs = [Pack(visible(policy, prompt, None), [tokens]) for prompt, tokens in zip(prompts, completions, strict=True)]
     scored, greedy = _pass(policy, lay_out(policy, packs), features, 1.0)
     lengths = [len(tokens) for tokens in completions]
     means = [part.mean() for part in torch.split(scored, lengths)]

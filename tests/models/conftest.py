@@ -1,3 +1,5 @@
+"""A tiny random LLaVA."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,5 +18,5 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sdpa", "eager"])
 def tiny_policy(tiny_folder: Path, request: pytest.FixtureRequest) -> Policy:
-    """A fresh random policy whose parameters a test may change, once an attention implementation."""
+    """A fresh random LLaVA whose parameters a test may change, once an attention implementation."""
     return load_policy(tiny_folder, PolicyConfig(attention=request.param, device="cpu"))

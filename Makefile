@@ -6,6 +6,8 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV ?= .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 
 export HF_HUB_OFFLINE = 1
 export TRANSFORMERS_OFFLINE = 1
@@ -14,7 +16,7 @@ export DO_NOT_TRACK = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test check format docs clean
+.PHONY: help setup demo smoke test bench bench-setup golden check format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +34,16 @@ test: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
+# What the product is compared with lives in an environment of its own and is never a dependency.
+bench golden: export OMP_NUM_THREADS = 1
+bench: $(BENCH_STAMP) ## Time it against TRL, foolbox and generate() (ARGS="--quick grpo" for a glance).
+	@$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+bench-setup: $(BENCH_STAMP)
+
+golden: $(BENCH_STAMP) ## Have TRL compute tests/training/golden/trl.json anew.
+	@$(BENCH_VENV)/bin/python -m benchmarks.golden
+
 check: $(STAMP) ## Lint, format, types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +58,7 @@ docs: $(STAMP) ## Write the generated pages of docs/ anew.
 	$(BIN)/python docs/generate.py
 
 clean: ## Delete the environment and the caches; runs/ stays.
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip itself is pinned too: its age decides how deepspeed, a source package, is built.
@@ -59,3 +71,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
+
+$(BENCH_STAMP): benchmarks/requirements.txt pyproject.toml constraints.txt
+	@echo "Installing into $(BENCH_VENV) (about three minutes; once)"
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -r benchmarks/requirements.txt -e .
+	@touch $(BENCH_STAMP)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +63,12 @@ def main() -> None:
             "made_by": "python -m benchmarks.golden",
             "versions": {library: importlib.metadata.version(library) for library in LIBRARIES},
             "weights": _sums(_load(folder)),
+            "grpo_tokens": _canned_tokens(folder),
             "grpo": {setting.name: run_grpo(folder, setting) for setting in canned.SETTINGS},
             "dpo": run_dpo(folder),
         }
-    OUTPUT.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+    text = re.sub(r"\[[-\d\s.,e]+\]", lambda found: " ".join(found.group().split()), json.dumps(golden, indent=1))
+    OUTPUT.write_text(text + "\n", encoding="utf-8")  # a list of numbers a line
     print(f"wrote {OUTPUT.relative_to(Path.cwd())}")
 
 
@@ -73,18 +76,11 @@ def run_grpo(folder: Path, setting: Setting) -> dict[str, Any]:
     """Three updates of GRPOTrainer.
 
     Returns:
-        `prompt_ids` as TRL tokenised them, `completions`, one entry of `steps` an update, and `weights`: the sum of
-        every trained tensor and of its absolute values after the last update.
+        One entry of `steps` an update, and `weights`: the sum of every trained tensor and of its absolute values
+        after the last update.
     """
     model, processor = _load(folder), AutoProcessor.from_pretrained(folder)
-    count = canned.STEPS * canned.PROMPTS_PER_STEP
-    texts = canned.questions(count)
-    groups = canned.completions(count, len(processor.tokenizer), processor.tokenizer.eos_token_id)
-    rows = {
-        "prompt": [[{"role": "user", "content": text}] for text in texts],
-        "image": canned.pictures(count),
-        "canned_rewards": canned.rewards(count),
-    }
+    rows = _grpo_rows()
     trainer = CannedGRPO(
         model=model,
         reward_funcs=_canned_rewards,
@@ -93,16 +89,11 @@ def run_grpo(folder: Path, setting: Setting) -> dict[str, Any]:
         processing_class=processor,
     )
     trainer.seen = []
-    prompts = trainer._tokenize_prompts(_conversations(rows))[0]
-    trainer.canned = {tuple(ids): group for ids, group in zip(prompts, groups, strict=True)}
+    tokens = _canned_tokens(folder)
+    trainer.canned = dict(zip(map(tuple, tokens["prompts"]), tokens["completions"], strict=True))
     trainer.train()
     names = {"kl": "kl", "clipped": "clip_ratio/region_mean", "grad_norm": "grad_norm"}
-    return {
-        "prompt_ids": prompts,
-        "completions": groups,
-        "steps": _steps(trainer, names),
-        "weights": _sums(model),
-    }
+    return {"steps": _steps(trainer, names), "weights": _sums(model)}
 
 
 def run_dpo(folder: Path) -> dict[str, Any]:
@@ -143,6 +134,26 @@ def run_dpo(folder: Path) -> dict[str, Any]:
     return {"tokens": [_split(batch) for batch in batches], "steps": _steps(trainer, names), "weights": _sums(model)}
 
 
+def _grpo_rows() -> dict[str, list[Any]]:
+    count = canned.STEPS * canned.PROMPTS_PER_STEP
+    return {
+        "prompt": [[{"role": "user", "content": text}] for text in canned.questions(count)],
+        "image": canned.pictures(count),
+        "canned_rewards": canned.rewards(count),
+    }
+
+
+def _canned_tokens(folder: Path) -> dict[str, Any]:
+    """Prompt ids as TRL's call of the processor makes them, and the completions."""
+    processor, rows = AutoProcessor.from_pretrained(folder), _grpo_rows()
+    tokenizer = processor.tokenizer
+    encoded = processor.apply_chat_template(
+        conversation=_conversations(rows), add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    groups = canned.completions(len(rows["prompt"]), len(tokenizer), tokenizer.eos_token_id)
+    return {"prompts": encoded["input_ids"], "completions": groups}
+
+
 def _grpo_arguments(folder: Path, setting: Setting) -> dict[str, Any]:
     return {
         "output_dir": str(folder.parent / setting.name),
@@ -153,9 +164,10 @@ def _grpo_arguments(folder: Path, setting: Setting) -> dict[str, Any]:
         "beta": setting.beta,
         "loss_type": setting.loss_type,
         "epsilon": canned.CLIP,
-        "epsilon_high": 0.28 if setting.loss_type == "dapo" else None,
+        "epsilon_high": setting.clip_high,
         "scale_rewards": "none" if setting.loss_type == "dr_grpo" else "group",
         "shuffle_dataset": False,
+        "use_bias_correction_kl": False,  # the plain k3 of the GRPO paper; TRL's default multiplies it by the ratio
     }
 
 

@@ -183,23 +183,34 @@ def _child(stage: str, work: Path, model: Path) -> dict[str, Any]:
 def _record(stage: str, size: int, found: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = next((record for record in earlier if record["grid"]["stage"] == stage), None)
     peak = round(found["peak_mib"], 1)
+    return own_record(
+        "memory",
+        {"stage": stage, "samples": size},
+        found["cpu_s"],
+        peak,
+        rows=found["rows"],
+        dropped=found["dropped"],
+        peak_ratio=round(peak / first["ours_peak_mib"], 3) if first else 1.0,
+        stage_ms_per_row=round(1000 * found["seconds"] / size, 3),
+    )
+
+
+def own_record(benchmark: str, grid: dict[str, Any], cpu_s: float, peak: float, **extra: Any) -> dict[str, Any]:
+    """A record of what has no peer; CPU seconds and MiB of ours, measured once."""
     return {
-        "benchmark": "memory",
-        "grid": {"stage": stage, "samples": size},
-        "ours_cpu_s": round(found["cpu_s"], 2),
+        "benchmark": benchmark,
+        "grid": grid,
+        "ours_cpu_s": round(cpu_s, 2),
         "peer": None,
         "peer_version": None,
         "peer_cpu_s": None,
         "ratio": None,
-        "ours_peak_mib": peak,
+        "ours_peak_mib": round(peak, 1),
         "peer_peak_mib": None,
         "repeats": 1,
         "machine": machine(),
         "commit": commit(),
-        "rows": found["rows"],
-        "dropped": found["dropped"],
-        "peak_ratio": round(peak / first["ours_peak_mib"], 3) if first else 1.0,
-        "stage_ms_per_row": round(1000 * found["seconds"] / size, 3),
+        **extra,
     }
 
 

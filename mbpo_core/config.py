@@ -122,6 +122,10 @@ class NegativesConfig(Section):
     stop_logprob: float = Field(
         0.0, le=0, description="Stop a sample once mean log p(chosen) is at or below this, nats/token; 0 never stops."
     )
+    stop_on_flip: bool = Field(
+        False,
+        description="Stop a sample that was answered rightly once its 8-bit iterate is not; off, it takes all steps.",
+    )
     diffusion_step: int = Field(500, ge=0, le=999, description="Noise step of the VCD schedule, on normalised pixels.")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="Longest rejected response, tokens.")
     extra_samples: int = Field(4, ge=0, le=64, description="Samples drawn after the greedy answer fails a filter.")
@@ -131,8 +135,8 @@ class NegativesConfig(Section):
     min_length_ratio: float = Field(0.5, ge=0, description="Least rejected/chosen length in tokens.")
     max_length_ratio: float = Field(2.0, gt=0, description="Greatest rejected/chosen length in tokens.")
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
-    batch_size: int = knob(32, "Samples attacked together.", ge=1)
-    part_rows: int = knob(128, "Rows a Parquet part (rounded up to whole batches).", ge=1)
+    batch_size: int = knob(32, "Samples attacked together; four times as many are read and sorted by length.", ge=1)
+    part_rows: int = knob(128, "Rows a Parquet part (rounded up to multiples of four times batch_size).", ge=1)
 
     @field_validator("epsilon")
     @classmethod

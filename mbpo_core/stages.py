@@ -45,7 +45,7 @@ SAMPLES = StageSpec(
 
 NEGATIVES = StageSpec(
     name="negatives",
-    version=1,
+    version=2,
     config=config.NegativesConfig,
     entry="mbpo_core.negatives.stage:run",
     record=records.Negative,

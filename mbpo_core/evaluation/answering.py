@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a batch of questions yields: rows in order, and questions that could not be asked."""
+class Opened:
+    """A batch made ready for the model, in order: questions with their prompts, and those that cannot be asked."""
 
-    rows: list[Row]
+    samples: list[Row]
+    prompts: list[Prompt]
     dropped: list[Dropped]
 
 
@@ -33,61 +34,68 @@ def probe_of(sample: Row) -> str:
     return str(parse_meta(sample["meta"]).get("probe") or sample["kind"])
 
 
-def choose_questions(samples: Sequence[Row], per_probe: int) -> list[str]:
-    """Ids of at most `per_probe` samples a probe (0: all), in the samples' order.
+def choose_questions(samples: Iterable[Row], per_probe: int) -> set[str]:
+    """Ids of at most `per_probe` samples a probe.
 
     The choice is by a hash of the id: it does not favour what comes first, and every run, seed and policy gets the
     same questions.
 
     Args:
-        samples: rows with sample_id, kind and meta.
-        per_probe: most questions a probe.
+        samples: rows with sample_id, kind and meta; streamed.
+        per_probe: most questions a probe, >= 1.
     """
-    if not per_probe:
-        return [sample["sample_id"] for sample in samples]
-    by_probe: dict[str, list[str]] = {}
+    by_probe: dict[str, list[tuple[int, str]]] = {}
     for sample in samples:
-        by_probe.setdefault(probe_of(sample), []).append(sample["sample_id"])
+        sample_id = sample["sample_id"]
+        best = by_probe.setdefault(probe_of(sample), [])
+        best.append((derive_seed(0, "evaluation", "question", sample_id), sample_id))
+        if len(best) >= 2 * per_probe:
+            best[:] = sorted(best)[:per_probe]
+    return {sample_id for best in by_probe.values() for _, sample_id in sorted(best)[:per_probe]}
 
-    def order(sample_id: str) -> int:
-        return derive_seed(0, "evaluation", "question", sample_id)
 
-    chosen = {sample_id for ids in by_probe.values() for sample_id in sorted(ids, key=order)[:per_probe]}
-    return [sample["sample_id"] for sample in samples if sample["sample_id"] in chosen]
+def open_questions(policy: Policy, samples: Iterable[Row]) -> Opened:
+    """Decode pictures and render prompts; runs no model, and may run in another thread.
+
+    Raises:
+        DataError: a question holds the model's image tokens.
+    """
+    opened = Opened([], [], [])
+    for sample in samples:
+        prepared = _prepare(policy, sample)
+        if isinstance(prepared, Dropped):
+            opened.dropped.append(prepared)
+        else:
+            opened.samples.append(sample)
+            opened.prompts.append(prepared)
+    return opened
 
 
 def answer_questions(
-    policy: Policy, label: str, samples: Sequence[Row], config: EvaluationConfig, *, keep_images: bool
-) -> Answers:
+    policy: Policy, label: str, opened: Opened, config: EvaluationConfig, *, keep_images: bool
+) -> list[Row]:
     """Ask one batch of questions, greedily; closed ones also without the image.
 
     Args:
         policy: answers.
         label: the policy's name in the table.
-        samples: Sample rows, answered together.
+        opened: Sample rows with their prompts, answered together.
         config: how answers are decoded and how the policy is blinded.
         keep_images: write the images into the rows. The stage does so for its first policy only: all policies are
             asked about the same images, and a row is found again by sample_id.
+
+    Returns:
+        Prediction rows in order.
     """
-    asked: list[Row] = []
-    prompts: list[Prompt] = []
-    dropped: list[Dropped] = []
-    for sample in samples:
-        prepared = _prepare(policy, sample)
-        if isinstance(prepared, Dropped):
-            dropped.append(prepared)
-        else:
-            asked.append(sample)
-            prompts.append(prepared)
+    asked, prompts = opened.samples, opened.prompts
     texts = _greedy(policy, prompts, config)
     closed = [index for index, sample in enumerate(asked) if sample["kind"] in CLOSED_KINDS]
     blind = _blind(policy, [prompts[index] for index in closed], config)
     blind_texts = dict(zip(closed, blind, strict=True))
-    rows = [
+    return [
         _prediction(label, sample, texts[index], blind_texts.get(index), keep_images=keep_images)
         for index, sample in enumerate(asked)
     ]
-    return Answers(rows, dropped)
 
 
 def judge(sample: Row, text: str, answer: str | None = None) -> tuple[str, str | None]:
@@ -202,12 +210,14 @@ def questions_of(reader: Any, config: EvaluationConfig) -> Any:
         DataError: the split holds no sample.
     """
     held_out = reader.where("split", [config.split])
-    rows = list(held_out.rows(columns=["sample_id", "kind", "meta"]))
-    if not rows:
+    if not held_out.count():
         raise DataError(
             f"no sample is in the {config.split} split",
             where="samples",
             expected="held-out questions",
             remedy="Set samples.split_column, or lower offline_share + online_share + dev_share.",
         )
-    return held_out.where("sample_id", choose_questions(rows, config.per_probe)) if config.per_probe else held_out
+    if not config.per_probe:
+        return held_out
+    rows = held_out.rows(columns=["sample_id", "kind", "meta"])
+    return held_out.where("sample_id", sorted(choose_questions(rows, config.per_probe)))

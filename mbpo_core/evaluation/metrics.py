@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Literal
 
 from mbpo_core.evaluation.counting import Count, Metric, flag
 from mbpo_core.evaluation.existence import SETS, existence_metrics
 from mbpo_core.evaluation.outcomes import CaptionCounts, Outcome
 from mbpo_core.evaluation.vocabulary import split_words
+from mbpo_core.records import CLOSED_KINDS
 
 CaptionCount = Callable[[CaptionCounts], tuple[float, float]]
 
@@ -34,17 +35,16 @@ _KINDS: dict[str, str] = {
 }
 
 
-def metrics_for(outcomes: Sequence[Outcome]) -> list[Metric]:
-    """The metrics that at least one of these questions belongs to.
+def metrics_for(questions: Iterable[tuple[str, str]]) -> list[Metric]:
+    """The metrics that such questions may belong to; the caller leaves out those that none does.
 
-    A metric whose probe is absent is left out; overall accuracy and accuracy by kind need no probe and always exist.
+    Overall accuracy and accuracy by kind need no probe and always exist. Where two have one name, the first counts.
+
+    Args:
+        questions: (kind, probe) of each.
     """
-    families = (_prior(), existence_metrics(), _captions(), _accuracy(outcomes), _blind())
-    named: dict[str, Metric] = {}
-    for metric in (metric for family in families for metric in family):
-        if any(metric.count(outcome) is not None for outcome in outcomes):
-            named.setdefault(metric.name, metric)  # a probe of the user's must not replace a metric of ours
-    return list(named.values())
+    asked = set(questions)
+    return [*_prior(), *existence_metrics(), *_captions(), *_accuracy(asked), *_blind()]
 
 
 def _prior() -> Iterator[Metric]:
@@ -81,16 +81,16 @@ def _captions() -> Iterator[Metric]:
     yield Metric("caption_words", "Words a caption", group, words, better="", rate=False, unit="words")
 
 
-def _accuracy(outcomes: Sequence[Outcome]) -> Iterator[Metric]:
-    closed = any(outcome.closed for outcome in outcomes)
+def _accuracy(asked: Set[tuple[str, str]]) -> Iterator[Metric]:
+    closed = any(kind in CLOSED_KINDS for kind, _ in asked)
     label = "All closed questions" if closed else "All questions (exact match)"
     yield Metric("accuracy", label, "Accuracy", lambda o: flag(o.correct) if o.closed or not closed else None)
-    present = {outcome.kind for outcome in outcomes}
+    present = {kind for kind, _ in asked}
     for kind, name in _KINDS.items():
         if kind in present:
             yield Metric(f"accuracy_{kind}", name, "Accuracy", _of_kind(kind))
     reported = {*_PRIOR_PROBES, *_KINDS, "existence", *(f"existence_{name}" for name in SETS)}
-    for probe in sorted({outcome.probe for outcome in outcomes if outcome.closed} - reported):
+    for probe in sorted({probe for kind, probe in asked if kind in CLOSED_KINDS} - reported):
         label = probe.replace("_", " ").capitalize()
         yield Metric(f"{probe}_accuracy", label, "Accuracy by probe", _of_probe(probe, _correct))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -74,14 +74,6 @@ class Outcome:
             wrong_color=sum(item.color != colors[item.object] for item in colored),
             words=len(split_words(self.text)),
         )
-
-
-def read_outcomes(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Outcome]]:
-    """Prediction rows by policy label, in the order of first appearance; each policy's rows sorted by sample_id."""
-    by_policy: dict[str, list[Outcome]] = {}
-    for row in rows:
-        by_policy.setdefault(row["policy"], []).append(read_outcome(row))
-    return {label: sorted(outcomes, key=lambda outcome: outcome.sample_id) for label, outcomes in by_policy.items()}
 
 
 def read_outcome(row: Mapping[str, Any]) -> Outcome:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import closing
+from itertools import groupby, islice
+from operator import itemgetter
 
-from mbpo_core.evaluation.answering import answer_questions, questions_of
+from mbpo_core.evaluation.answering import answer_questions, open_questions, questions_of
 from mbpo_core.evaluation.outcomes import COLUMNS
 from mbpo_core.evaluation.summary import summarize
+from mbpo_core.prefetch import ahead
+from mbpo_core.records import Dropped
 from mbpo_core.stage import PartWriter, Reader, Row, StageContext
 
-if TYPE_CHECKING:
-    from mbpo_core.models.policy import Policy
+Batch = tuple[str, int, int]  # policy label, first question, end
+Answers = tuple[list[Row], list[Dropped]]
 
 
 def run(ctx: StageContext) -> None:
@@ -31,34 +35,48 @@ def run(ctx: StageContext) -> None:
     count = questions.count()
     places = math.ceil(count / config.batch_size) * config.batch_size
     labels = list(ctx.policies)
-    policies = _Loaded(ctx)
     ctx.progress.start("questions", count * len(labels))
-    for part in ctx.output.parts(places * len(labels), config.part_rows, batch=config.batch_size):
-        rows: list[Row] = []
-        dropped = []
-        for label, start, stop in _batches(part, labels, places, count, config.batch_size):
-            samples = questions.slice(start, stop)
-            answers = answer_questions(policies[label], label, samples, config, keep_images=label == labels[0])
-            rows += answers.rows
-            dropped += answers.dropped
-            ctx.progress.advance(len(samples))
-        part.finish(rows, dropped)
+    parts = list(ctx.output.parts(places * len(labels), config.part_rows, batch=config.batch_size))
+    batches = {part.index: list(_batches(part, labels, places, count, config.batch_size)) for part in parts}
+    with closing(_answered(ctx, questions, [batch for part in parts for batch in batches[part.index]])) as answered:
+        for part in parts:
+            rows: list[Row] = []
+            dropped: list[Dropped] = []
+            for predictions, left in islice(answered, len(batches[part.index])):
+                rows += predictions
+                dropped += left
+                ctx.progress.advance(len(predictions) + len(left))
+            part.finish(rows, dropped)
     ctx.output.add_json("summary.json", _summary(ctx))
 
 
-def _batches(
-    part: PartWriter, labels: list[str], places: int, count: int, batch: int
-) -> Iterator[tuple[str, int, int]]:
-    """(policy label, first question, end) of each batch in a part."""
+def _batches(part: PartWriter, labels: list[str], places: int, count: int, batch: int) -> Iterator[Batch]:
+    """The batches of a part."""
     for index in range(part.start, part.stop, batch):
         policy, start = divmod(index, places)
         yield labels[policy], start, min(start + batch, count)
 
 
+def _answered(ctx: StageContext, questions: Reader, batches: list[Batch]) -> Iterator[Answers]:
+    """What each batch yields, in order; one policy is in memory at a time."""
+    for label, same in groupby(batches, key=itemgetter(0)):
+        yield from _answered_by(ctx, label, questions, list(same))
+
+
+def _answered_by(ctx: StageContext, label: str, questions: Reader, batches: list[Batch]) -> Iterator[Answers]:
+    from mbpo_core.models.policy import load_policy
+
+    policy = load_policy(ctx.open_policy(ctx.policies[label]), ctx.policy_config)
+    keep_images = label == next(iter(ctx.policies))
+    with ahead(batches, lambda batch: open_questions(policy, questions.slice(*batch[1:]))) as opened:
+        for batch in opened:
+            yield answer_questions(policy, label, batch, ctx.config, keep_images=keep_images), batch.dropped
+
+
 def _summary(ctx: StageContext) -> dict[str, object]:
     predictions: Reader = ctx.output.reader("part")
     summary = summarize(
-        predictions.rows(columns=COLUMNS),
+        _Rows(predictions),
         confidence=ctx.config.confidence,
         bootstrap=ctx.config.bootstrap,
         seed=ctx.seed,
@@ -67,19 +85,11 @@ def _summary(ctx: StageContext) -> dict[str, object]:
     return summary
 
 
-class _Loaded:
-    """One policy at a time; asking for another frees the last."""
+class _Rows:
+    """All predictions without their images, read anew each time they are gone through."""
 
-    def __init__(self, ctx: StageContext) -> None:
-        self._ctx = ctx
-        self._label = ""
-        self._policy: Policy | None = None
+    def __init__(self, predictions: Reader) -> None:
+        self._predictions = predictions
 
-    def __getitem__(self, label: str) -> Policy:
-        if self._policy is None or label != self._label:
-            from mbpo_core.models.policy import load_policy
-
-            self._policy = None  # before the next one is loaded: two may not fit
-            folder = self._ctx.open_policy(self._ctx.policies[label])
-            self._label, self._policy = label, load_policy(folder, self._ctx.policy_config)
-        return self._policy
+    def __iter__(self) -> Iterator[Row]:
+        return self._predictions.rows(columns=COLUMNS)

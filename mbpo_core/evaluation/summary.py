@@ -20,9 +20,10 @@ import numpy as np
 
 from mbpo_core.errors import DataError
 from mbpo_core.evaluation.counting import Metric
+from mbpo_core.evaluation.counts import Counts
 from mbpo_core.evaluation.intervals import mean_interval, wilson_interval
 from mbpo_core.evaluation.metrics import HEADLINE, metrics_for
-from mbpo_core.evaluation.outcomes import Outcome, read_outcomes
+from mbpo_core.evaluation.outcomes import read_outcome
 from mbpo_core.evaluation.paired import Floats, mcnemar_p, percentile_interval, ratio, resampled_sums
 from mbpo_core.seeds import derive_seed
 
@@ -38,7 +39,8 @@ def summarize(
     """All metrics of all policies, and each policy minus the first.
 
     Args:
-        rows: Prediction rows (images not needed); the first policy seen is the base.
+        rows: Prediction rows (images not needed), gone through twice; the first policy seen is the base. Of each row
+            some 16 bytes and 2 a metric stay in memory.
         confidence: level of all intervals.
         bootstrap: resamples of the paired bootstrap, by question.
         seed: of the bootstrap.
@@ -46,15 +48,22 @@ def summarize(
     Raises:
         DataError: no rows, or policies that answered different questions.
     """
-    outcomes = read_outcomes(rows)
-    _check_paired(outcomes)
-    policies: dict[str, dict[str, Entry]] = {label: {} for label in outcomes}
+    if iter(rows) is rows:  # can be gone through once only
+        rows = list(rows)
+    metrics = metrics_for((row["question_kind"], row["probe"]) for row in rows)
+    counted = Counts(metrics)
+    for row in rows:
+        counted.add(row["policy"], read_outcome(row))
+    questions = counted.questions()
+    policies: dict[str, dict[str, Entry]] = {label: {} for label in counted.policies}
     base, *others = policies
     differences: dict[str, dict[str, Entry]] = {label: {} for label in others}
     described: dict[str, Entry] = {}
-    for metric in metrics_for(outcomes[base]):
+    for number, metric in enumerate(metrics):
+        if metric.name in described or not counted.counted(number, base):
+            continue  # a probe of the user's must not replace a metric of ours
         described[metric.name] = _describe(metric, place=len(described))
-        counts = _count(metric, outcomes.values())
+        counts = counted.of(number)
         draws = _draws(counts, bootstrap, derive_seed(seed, "evaluation", "bootstrap", metric.name))
         for index, label in enumerate(policies):
             policies[label][metric.name] = _entry(metric, counts[index], draws[index], confidence)
@@ -66,7 +75,7 @@ def summarize(
         "policies": list(policies),
         "confidence": confidence,
         "bootstrap": bootstrap,
-        "questions": len(outcomes[base]),
+        "questions": questions,
     }
     return {"policies": policies, "differences": differences, "metrics": described, "about": about}
 
@@ -160,33 +169,6 @@ def _mean_entries(entries: Sequence[Mapping[str, Entry]], confidence: float) -> 
             value, low, high = mean_interval(values, confidence)
             combined[name] = {"value": value, "low": low, "high": high, "n": len(values)}
     return combined
-
-
-def _check_paired(outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    if not outcomes:
-        raise DataError(
-            "there is nothing to evaluate: no question was answered",
-            where="evaluation",
-            expected="questions in the split that is evaluated",
-            remedy="Check evaluation.split, and the dropped rows of this stage.",
-        )
-    (base, first), *others = outcomes.items()
-    for label, rows in others:
-        if [row.sample_id for row in rows] != [row.sample_id for row in first]:
-            raise DataError(
-                f"policies {base!r} and {label!r} answered different questions ({len(first)} and {len(rows)})",
-                where="evaluation predictions",
-                expected="the same sample ids, so that differences are paired",
-                remedy="Evaluate both policies in one run of the stage.",
-            )
-
-
-def _count(metric: Metric, outcomes: Iterable[Sequence[Outcome]]) -> list[Floats]:
-    """(N, 2) numerators and denominators over the metric's questions, one array a policy."""
-    return [
-        np.array([count for row in rows if (count := metric.count(row)) is not None], dtype=np.float64)
-        for rows in outcomes
-    ]
 
 
 def _draws(counts: Sequence[Floats], bootstrap: int, seed: int) -> list[Floats]:

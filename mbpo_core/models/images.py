@@ -57,7 +57,7 @@ class ImageCache:
         limit: bytes of pixel values that are kept.
     """
 
-    limit: int = 256 * 2**20
+    limit: int = 64 * 2**20
     _size: int = 0
     _kept: OrderedDict[str, ImageInput] = field(default_factory=OrderedDict)
     _lock: Any = field(default_factory=Lock)

@@ -77,7 +77,7 @@ class ImageScores:
 
 
 def image_logprobs(
-    policy: Policy, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], images: Tensor
+    policy: Policy, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], images: Sequence[Tensor]
 ) -> ImageScores:
     """Mean log-probability of one completion a prompt, differentiable in the image.
 
@@ -87,18 +87,19 @@ def image_logprobs(
         policy: frozen; its parameters get no gradient.
         prompts: B prompts; their own pixel values are not used, only how many images each has.
         completions: B lists of token ids, ragged.
-        images: (M, 3, H, W) float in [0, 1] at native size, the prompts' images in order.
+        images: each prompt's images as (n, 3, H, W) float in [0, 1] at their native size.
 
     Returns:
         Rows do not mix: the gradient of sum(means) with respect to images of prompt b is the gradient of m_b.
 
     Source: recipe 1.4, eq. (2).
     """
-    count = sum(len(prompt.images) for prompt in prompts)
-    if count != len(images):
-        raise ShapeError(f"{len(images)} images came for prompts that have {count}")
+    counts = [len(prompt.images) for prompt in prompts]
+    if counts != [len(several) for several in images]:
+        raise ShapeError(f"{[len(several) for several in images]} images came for prompts that have {counts}")
     refuse_banned(policy, completions)
-    features = encode(policy, policy.family.image_inputs(images.to(policy.device)))
+    inputs = [one for several in images for one in policy.family.image_inputs(several.to(policy.device))]
+    features = encode(policy, inputs)
     packs = [Pack(visible(policy, prompt, None), [tokens]) for prompt, tokens in zip(prompts, completions, strict=True)]
     scored, greedy = _pass(policy, lay_out(policy, packs), features, 1.0)
     lengths = [len(tokens) for tokens in completions]

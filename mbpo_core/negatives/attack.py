@@ -1,20 +1,29 @@
-"""Projected gradient descent on the image: start, gradient, normalise, project, clip."""
+"""Projected gradient descent on the image, over many samples at once: a finished one makes room for the next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.scoring import image_logprobs
-from mbpo_core.negatives.ball import LEVELS, Ball, to_levels
-from mbpo_core.negatives.items import Item, Perturbed, owners, report, stack_images
+from mbpo_core.negatives.ball import Ball, to_levels
+from mbpo_core.negatives.items import Item, Perturbed
+from mbpo_core.negatives.looking import Seen, look
+from mbpo_core.negatives.slots import Slot
+
+Confirm = Callable[[Sequence[int], Sequence[Tensor]], Sequence[Any]]
+"""(places of some items, their iterates rounded to (n, 3, H, W) uint8) -> for each a proof that its answer has
+flipped, or None."""
 
 
-def attack(policy: Policy, items: Sequence[Item], settings: NegativesConfig) -> Perturbed:
+def attack(
+    policy: Policy, items: Sequence[Item], settings: NegativesConfig, confirm: Confirm | None = None
+) -> list[Perturbed]:
     """Perturb each image inside its ball so that the model loses faith in the chosen answer.
 
         x^0     = clip(x + u),    u random on the 1/255 grid of the ball
@@ -22,72 +31,58 @@ def attack(policy: Policy, items: Sequence[Item], settings: NegativesConfig) -> 
         x^{k+1} = clip(x + project(x^k - step_size * direction(m^k) - x))
 
     objective = mean log p(chosen | x), which falls; for an item with a target, -mean log p(target | x), so that
-    the target's likelihood rises. direction is the sign (linf) or the unit vector (l2); clip keeps [0, 1]. An item
-    stops once its mean log p(chosen) is at or below `stop_logprob` (0: never).
+    the target's likelihood rises. direction is the sign (linf) or the unit vector (l2); clip keeps [0, 1].
+
+    An item takes `steps` steps. It ends earlier where its mean log p(chosen) is at or below `stop_logprob` (0:
+    never), or where `confirm` proves that its answer has flipped; that is asked, of items whose answer may flip,
+    where the pass itself shows that the chosen answer is not the greedy one, or that the target is. `batch_size`
+    items share a pass; when one ends, the next of the queue takes its slot. The queue is sorted by length.
 
     Args:
         policy: attacked with its own gradient; its parameters get none.
-        items: B samples; every image has its own ball.
-        settings: norm, epsilon, step_size, steps, random_start, momentum, stop_logprob.
+        items: every image has its own ball, every item its own random numbers.
+        settings: norm, epsilon, step_size, steps, random_start, momentum, stop_logprob, batch_size.
+        confirm: decodes answers and judges them; None attacks on.
 
     Returns:
-        The last iterates, and the same rounded to 8 bits inside the ball.
+        The last iterates, rounded to 8 bits inside the ball, in the order of the items.
 
     Source: recipe 1.4, eq. (2) and (3); PGD arXiv:1706.06083, momentum arXiv:1710.06081.
     """
     ball = Ball(settings.norm, to_levels(settings.epsilon))
-    stride = to_levels(settings.step_size)
-    clean, owner = stack_images(items), owners(items)
-    current = _start(ball, items, clean) if settings.random_start else clean.clone()
-    momentum = torch.zeros_like(clean)
-    steps = [0] * len(items)
-    active = list(range(len(items)))
-    for _ in range(settings.steps if ball.radius > 0 else 0):
-        chosen, gradient = _gradient(policy, items, active, current[_mine(owner, active)], settings)
-        if settings.stop_logprob < 0:
-            going = [index for index, value in zip(active, chosen, strict=True) if value > settings.stop_logprob]
-            gradient = gradient[_mine(owner[_mine(owner, active)], going)]
-            active = going
-        if not active:
-            break
-        mine = _mine(owner, active)
-        momentum[mine] = settings.momentum * momentum[mine] + _unit_l1(gradient)
-        moved = current[mine] - stride * ball.direction(momentum[mine])
-        current[mine] = (clean[mine] + ball.project(moved - clean[mine])).clamp(0.0, LEVELS)
-        for index in active:
-            steps[index] += 1
-    return report(items, current, clean + ball.round(current - clean), steps)
+    stride, limit = to_levels(settings.step_size), settings.steps if ball.radius > 0 else 0
+    queue = deque(sorted(range(len(items)), key=lambda place: -items[place].length))
+    slots: list[Slot] = []
+    results: dict[int, Perturbed] = {}
+    while queue or slots:
+        while queue and len(slots) < settings.batch_size:
+            place = queue.popleft()
+            slots.append(Slot.enter(place, items[place], ball, settings, policy.device))
+        if limit > 0:
+            seen = look(policy, slots, settings)
+            _stop(slots, seen, settings, confirm)
+            for slot, gradient in zip(slots, seen.gradients, strict=True):
+                if slot.stopped is None:
+                    slot.move(gradient, stride, settings.momentum)
+        results.update((slot.place, slot.result()) for slot in slots if slot.stopped or slot.steps >= limit)
+        slots = [slot for slot in slots if slot.place not in results]
+    return [results[place] for place in range(len(items))]
 
 
-def _start(ball: Ball, items: Sequence[Item], clean: Tensor) -> Tensor:
-    noise = [ball.start(item.images.shape, torch.Generator().manual_seed(item.seed)) for item in items]
-    return (clean + torch.cat(noise)).clamp(0.0, LEVELS)
-
-
-def _gradient(
-    policy: Policy, items: Sequence[Item], active: list[int], levels: Tensor, settings: NegativesConfig
-) -> tuple[list[float], Tensor]:
-    """(mean log p(chosen) of each active item, gradient of the summed objectives by `levels`)."""
-    prompts = [items[index].prompt for index in active]
-    targets = [items[index].target for index in active]
-    aims = [target or items[index].chosen for index, target in zip(active, targets, strict=True)]
-    with torch.enable_grad():
-        pixels = (levels / LEVELS).requires_grad_()
-        values = image_logprobs(policy, prompts, aims, pixels)
-        signs = torch.tensor([-1.0 if target else 1.0 for target in targets], device=values.device)
-        (gradient,) = torch.autograd.grad((signs * values).sum(), pixels)
-    chosen = values.detach()
-    if settings.stop_logprob < 0 and any(targets):
-        with torch.no_grad():
-            chosen = image_logprobs(policy, prompts, [items[index].chosen for index in active], pixels.detach())
-    return chosen.tolist(), gradient.cpu()
-
-
-def _mine(owner: Tensor, active: list[int]) -> Tensor:
-    """Which images belong to the active items."""
-    return torch.isin(owner, torch.tensor(active, dtype=torch.long))
-
-
-def _unit_l1(gradient: Tensor) -> Tensor:
-    size = gradient.abs().flatten(1).sum(1).view(-1, 1, 1, 1)
-    return gradient / size.clamp_min(1e-30)
+def _stop(slots: Sequence[Slot], seen: Seen, settings: NegativesConfig, confirm: Confirm | None) -> None:
+    """Mark the slots that are finished before they take another step."""
+    if seen.chosen is not None:
+        for slot, value in zip(slots, seen.chosen, strict=True):
+            if value <= settings.stop_logprob:
+                slot.stopped = "logprob"
+    if confirm is None:
+        return
+    asked = [
+        slot
+        for slot, changed in zip(slots, seen.changed, strict=True)
+        if changed and slot.item.may_flip and slot.stopped is None and slot.steps >= slot.next_check
+    ]
+    if asked:
+        images = [slot.rounded().to(torch.uint8).cpu() for slot in asked]
+        for slot, proof in zip(asked, confirm([slot.place for slot in asked], images), strict=True):
+            slot.check(proof)

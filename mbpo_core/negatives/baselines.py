@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import Policy
 from mbpo_core.negatives.ball import LEVELS, Ball, to_levels
-from mbpo_core.negatives.items import Item, Perturbed, report, stack_images
+from mbpo_core.negatives.items import Item, Perturbed, measured
 
 
-def sign_noise(policy: Policy, items: Sequence[Item], settings: NegativesConfig) -> Perturbed:
+def sign_noise(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
     """Random signs on the surface of the attack's ball: what the attack must beat.
 
         delta = +-epsilon (linf), +-epsilon / sqrt(3 H W) (l2), each sign with probability 1/2
@@ -22,14 +21,14 @@ def sign_noise(policy: Policy, items: Sequence[Item], settings: NegativesConfig)
     Clipped to [0, 1] and rounded into the ball exactly as the attack's result is.
     """
     ball = Ball(settings.norm, to_levels(settings.epsilon))
-    clean = stack_images(items)
-    signs = torch.cat([torch.randint(0, 2, item.images.shape, generator=_generator(item)) for item in items]) * 2.0 - 1
+    clean = item.images.float()
+    signs = torch.randint(0, 2, item.images.shape, generator=_generator(item)) * 2.0 - 1
     size = ball.radius if settings.norm == "linf" else ball.radius / clean[0].numel() ** 0.5
     noisy = (clean + size * signs).clamp(0.0, LEVELS)
-    return report(items, noisy, clean + ball.round(noisy - clean), [0] * len(items))
+    return measured(item, noisy, clean + ball.round(noisy - clean))
 
 
-def diffusion_noise(policy: Policy, items: Sequence[Item], settings: NegativesConfig) -> Perturbed:
+def diffusion_noise(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
     """Forward diffusion of the normalised pixels, taken back to [0, 1], clipped and rounded to 8 bits.
 
         z' = sqrt(abar_s) z + sqrt(1 - abar_s) n,    n ~ N(0, I)
@@ -38,24 +37,24 @@ def diffusion_noise(policy: Policy, items: Sequence[Item], settings: NegativesCo
 
     Source: VCD arXiv:2311.16922; recipe 2.4.
     """
-    clean = stack_images(items)
+    clean = item.images.float()
     abar = alpha_bars()[settings.diffusion_step]
-    noise = torch.cat([torch.randn(item.images.shape, generator=_generator(item)) for item in items])
-    # pixel_values is affine, z = a x + b, so the image of z' has a closed form without inverting the adapter.
-    origin = policy.pixel_values(torch.zeros_like(clean[:1]))
-    scale = policy.pixel_values(torch.ones_like(clean[:1])) - origin
-    noised = abar.sqrt() * policy.pixel_values(clean / LEVELS) + (1 - abar).sqrt() * noise
+    noise = torch.randn(item.images.shape, generator=_generator(item))
+    # normalise is affine, z = a x + b, so the image of z' has a closed form without inverting the adapter.
+    origin = policy.family.normalise(torch.zeros_like(clean[:1]))
+    scale = policy.family.normalise(torch.ones_like(clean[:1])) - origin
+    noised = abar.sqrt() * policy.family.normalise(clean / LEVELS) + (1 - abar).sqrt() * noise
     levels = (((noised - origin) / scale) * LEVELS).clamp(0.0, LEVELS)
-    return report(items, levels, levels.round(), [0] * len(items))
+    return measured(item, levels, levels.round())
 
 
-def blank(policy: Policy, items: Sequence[Item], settings: NegativesConfig) -> Perturbed:
+def blank(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
     """The mean-colour image: zeros after normalisation, rounded to 8 bits."""
-    clean = stack_images(items)
-    origin = policy.pixel_values(torch.zeros_like(clean))
-    scale = policy.pixel_values(torch.ones_like(clean)) - origin
+    clean = item.images.float()
+    origin = policy.family.normalise(torch.zeros_like(clean))
+    scale = policy.family.normalise(torch.ones_like(clean)) - origin
     levels = (-origin / scale) * LEVELS
-    return report(items, levels, levels.round(), [0] * len(items))
+    return measured(item, levels, levels.round())
 
 
 @lru_cache(maxsize=1)

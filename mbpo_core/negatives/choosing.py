@@ -11,6 +11,7 @@ from mbpo_core.generation.generate import Generated, generate
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.policy import Policy
 from mbpo_core.negatives import filters
+from mbpo_core.negatives.batching import by_length
 from mbpo_core.negatives.tasks import STAGE, Task
 from mbpo_core.seeds import derive_seed
 
@@ -91,12 +92,17 @@ def _extra_samples(
 ) -> list[list[Generated]]:
     if settings.extra_samples == 0:
         return [[] for _ in failed]
-    return generate(
-        policy,
-        [candidate.prompt for candidate in failed],
-        completions=settings.extra_samples,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        seeds=seeds,
-    )
+
+    def draw(few: list[tuple[Candidate, int]]) -> list[list[Generated]]:
+        return generate(
+            policy,
+            [candidate.prompt for candidate, _ in few],
+            completions=settings.extra_samples,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            seeds=[seed for _, seed in few],
+        )
+
+    seeded = list(zip(failed, seeds, strict=True))
+    return by_length(seeded, lambda pair: len(pair[0].prompt.token_ids), settings.batch_size, draw)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mbpo_core.errors import ShapeError
 from mbpo_core.models.groups import Prompt
 from mbpo_core.negatives.ball import LEVELS
+
+Stopped = Literal["steps", "logprob", "flip"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Item:
         chosen: token ids of the reference answer, whose likelihood the attack lowers.
         target: token ids whose likelihood a targeted attack raises instead; None where there is none.
         seed: of this sample's random numbers; nothing else is random.
+        may_flip: the clean images were answered rightly, so that there is an answer to flip.
     """
 
     prompt: Prompt
@@ -30,58 +32,59 @@ class Item:
     chosen: list[int]
     target: list[int] | None
     seed: int
+    may_flip: bool = True
+
+    @property
+    def aim(self) -> list[int]:
+        """The completion whose likelihood is pushed."""
+        return self.target or self.chosen
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row that the attack reads."""
+        return len(self.prompt.token_ids) + len(self.aim)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Native height and width, pixels."""
+        height, width = self.images.shape[-2:]
+        return height, width
 
 
 @dataclass(frozen=True)
 class Perturbed:
-    """The perturbed images of a batch, one entry an item.
+    """The perturbed images of one item, on the CPU.
 
     Attributes:
-        unrounded: (n, 3, H, W) float32 in [0, 1], before rounding to 8 bits.
         saved: (n, 3, H, W) uint8, as it is stored.
-        exact: rounding changed nothing: `saved` is `unrounded`.
+        inexact: (n, 3, H, W) float32 in [0, 1], before rounding to 8 bits; None where rounding changed nothing.
         linf: largest pixel change of `saved`, pixels in 0-1.
         steps: gradient steps taken.
+        stopped: why no further step was taken: all were, the loss bound was met, or the answer had flipped.
+        checks: how often its answer was decoded to see whether it had flipped.
+        proof: what the last of these checks gave; None unless stopped is "flip".
     """
 
-    unrounded: list[Tensor]
-    saved: list[Tensor]
-    exact: list[bool]
-    linf: list[float]
-    steps: list[int]
+    saved: Tensor
+    inexact: Tensor | None
+    linf: float
+    steps: int = 0
+    stopped: Stopped = "steps"
+    checks: int = 0
+    proof: Any = None
+
+    @property
+    def unrounded(self) -> Tensor:
+        """(n, 3, H, W) float32 in [0, 1]."""
+        return self.saved / LEVELS if self.inexact is None else self.inexact
 
 
-def stack_images(items: Sequence[Item]) -> Tensor:
-    """(M, 3, H, W) float32 levels of all items' clean images, in order.
-
-    Raises:
-        ShapeError: if native sizes differ; such items must be perturbed in separate batches.
-    """
-    sizes = {tuple(item.images.shape[1:]) for item in items}
-    if len(sizes) != 1:
-        raise ShapeError(f"images of one batch have sizes {sorted(sizes)}", expected="one native size")
-    return torch.cat([item.images for item in items]).float()
-
-
-def owners(items: Sequence[Item]) -> Tensor:
-    """(M,) long: which item each image belongs to."""
-    return torch.repeat_interleave(torch.tensor([len(item.images) for item in items]))
-
-
-def report(items: Sequence[Item], unrounded: Tensor, saved: Tensor, steps: Sequence[int]) -> Perturbed:
-    """Deal (M, 3, H, W) levels back to the items and measure them."""
-    counts = [len(item.images) for item in items]
-    saved_items = list(torch.split(saved.to(torch.uint8).cpu(), counts))
-    changes = [
-        (image.int() - item.images.int()).abs().max().item() / LEVELS
-        for image, item in zip(saved_items, items, strict=True)
-    ]
+def measured(item: Item, unrounded: Tensor, saved: Tensor, **taken: Any) -> Perturbed:
+    """Perturbed images given in levels, (n, 3, H, W) before and after rounding; `taken` says how the attack went."""
+    stored = saved.to(torch.uint8).cpu()
     return Perturbed(
-        unrounded=list(torch.split((unrounded / LEVELS).cpu(), counts)),
-        saved=saved_items,
-        exact=[
-            torch.equal(u, s) for u, s in zip(torch.split(unrounded, counts), torch.split(saved, counts), strict=True)
-        ],
-        linf=changes,
-        steps=list(steps),
+        saved=stored,
+        inexact=None if torch.equal(unrounded, saved) else (unrounded / LEVELS).cpu(),
+        linf=(stored.int() - item.images.int()).abs().max().item() / LEVELS,
+        **taken,
     )

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import load_policy
 from mbpo_core.negatives.mining import Miner
 from mbpo_core.negatives.summary import COLUMNS, summarize
-from mbpo_core.negatives.tasks import STAGE
+from mbpo_core.negatives.tasks import STAGE, Task, open_tasks
+from mbpo_core.prefetch import ahead
 from mbpo_core.records import Dropped, Negative, Sample
 from mbpo_core.stage import StageContext
 
+_BATCHES = 4
+"""Batches a window: its samples are sorted by length and share the slots of the attack. Windows are cut at multiples
+of the input index, so part size and resuming never change which samples are mined together."""
+
 
 def run(context: StageContext) -> None:
-    """Mine every sample of the offline split, a batch at a time; `mining.json` counts the flips of all of them."""
-    settings: NegativesConfig = context.config
-    samples = context.inputs["samples"].where("split", ["offline"])
-    total = samples.count()
-    context.progress.start(STAGE, total)
-    miner: Miner | None = None
-    for part in context.output.parts(total, settings.part_rows, settings.batch_size):
-        if miner is None:  # a stage whose parts are all done needs no model
-            policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
-            miner = Miner(policy, settings, context.seed)
-        negatives: list[Negative] = []
-        dropped: list[Dropped] = []
-        for start in range(part.start, part.stop, settings.batch_size):
-            rows = samples.slice(start, min(start + settings.batch_size, part.stop))
-            kept, left = miner.mine([Sample.model_validate(row) for row in rows])
-            negatives, dropped = negatives + kept, dropped + left
-            context.progress.advance(len(rows), flipped=sum(n.flipped for n in negatives) / max(len(negatives), 1))
-        part.finish([negative.model_dump() for negative in negatives], dropped)
+    """Mine every sample of the offline split, a window at a time; `mining.json` counts the flips of all of them.
+
+    The next window is decoded and tokenised while the model works on this one; memory holds these two and the rows of
+    one part.
+    """
+    _mine(context)
     written = context.output.reader("part")
     summary = summarize(written.rows(columns=list(COLUMNS)), written.rows("dropped", columns=["row"]))
     context.output.add_json("mining.json", summary)
     context.progress.log(
         "negatives: {kept} of {attacked} kept, {flipped} of {clean_correct} flipped".format(**summary["all"])
     )
+
+
+def _mine(context: StageContext) -> None:
+    settings: NegativesConfig = context.config
+    samples = context.inputs["samples"].where("split", ["offline"])
+    total, size = samples.count(), _BATCHES * settings.batch_size
+    context.progress.start(STAGE, total)
+    parts = list(context.output.parts(total, settings.part_rows, size))
+    if not parts:  # a stage whose parts are all done needs no model
+        return
+    policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
+    miner = Miner(policy, settings, context.seed)
+
+    def read(window: tuple[int, int]) -> list[Task | Dropped]:
+        rows = map(Sample.model_validate, samples.slice(*window))
+        return open_tasks(policy, rows, settings.max_new_tokens)
+
+    windows = [[(start, min(start + size, p.stop)) for start in range(p.start, p.stop, size)] for p in parts]
+    with ahead((window for several in windows for window in several), read, depth=1) as opened:
+        for part, several in zip(parts, windows, strict=True):
+            negatives: list[Negative] = []
+            dropped: list[Dropped] = []
+            for window in islice(opened, len(several)):
+                kept, left = miner.mine(window)
+                negatives, dropped = negatives + kept, dropped + left
+                flipped = sum(negative.flipped for negative in negatives) / max(len(negatives), 1)
+                context.progress.advance(len(window), flipped=flipped)
+            part.finish([negative.model_dump() for negative in negatives], dropped)

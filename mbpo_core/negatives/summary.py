@@ -1,4 +1,4 @@
-"""How often the attack succeeded, over all samples that were attacked."""
+"""How often the attack succeeded, and what it took, over all samples that were attacked."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-COLUMNS = ("question_kind", "clean_correct", "flipped", "flipped_unrounded")
-_COUNTED = COLUMNS[1:]
+COLUMNS = ("question_kind", "clean_correct", "flipped", "flipped_unrounded", "attack")
+_FLAGS = COLUMNS[1:4]
+_COUNTED = ("attacked", "kept", *_FLAGS, "steps", "ended_early")
 
 
 def summarize(negatives: Iterable[Mapping[str, Any]], dropped: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts of attacked samples, and among them of answers that were right and flipped.
 
     A sample whose answer withstood the attack is usually dropped as `same_answer`; rates over the kept rows alone
-    would flatter the attack. Dead letters carry the same three flags in their row's JSON.
+    would flatter the attack. Dead letters carry the same columns in their row's JSON.
 
     Args:
         negatives: rows of the main table with `COLUMNS`.
@@ -22,23 +23,31 @@ def summarize(negatives: Iterable[Mapping[str, Any]], dropped: Iterable[Mapping[
 
     Returns:
         {"all": counts, "by_kind": {question kind: counts}}; counts are attacked, kept, clean_correct, flipped,
-        flipped_unrounded.
+        flipped_unrounded, steps (gradient steps of all samples), ended_early (by loss bound or flip) and mean_steps
+        (a sample).
     """
     by_kind: dict[str, dict[str, int]] = {}
     for row in negatives:
-        _count(by_kind, row["question_kind"], row, kept=True)
+        _count(by_kind, row["question_kind"], row, json.loads(row["attack"]), kept=True)
     for letter in dropped:
         row = json.loads(letter["row"])
         if "clean_correct" in row:
-            _count(by_kind, row["kind"], row, kept=False)
-    names = ("attacked", "kept", *_COUNTED)
-    total = {name: sum(counts[name] for counts in by_kind.values()) for name in names}
-    return {"all": total, "by_kind": dict(sorted(by_kind.items()))}
+            _count(by_kind, row["kind"], row, row["attack"], kept=False)
+    total = {name: sum(counts[name] for counts in by_kind.values()) for name in _COUNTED}
+    return {"all": _with_mean(total), "by_kind": {kind: _with_mean(by_kind[kind]) for kind in sorted(by_kind)}}
 
 
-def _count(by_kind: dict[str, dict[str, int]], kind: str, row: Mapping[str, Any], *, kept: bool) -> None:
-    counts = by_kind.setdefault(kind, dict.fromkeys(("attacked", "kept", *_COUNTED), 0))
+def _count(
+    by_kind: dict[str, dict[str, int]], kind: str, row: Mapping[str, Any], attack: Mapping[str, Any], *, kept: bool
+) -> None:
+    counts = by_kind.setdefault(kind, dict.fromkeys(_COUNTED, 0))
     counts["attacked"] += 1
     counts["kept"] += kept
-    for name in _COUNTED:
+    for name in _FLAGS:
         counts[name] += bool(row[name])
+    counts["steps"] += attack.get("steps_taken", 0)
+    counts["ended_early"] += attack.get("stopped", "steps") != "steps"
+
+
+def _with_mean(counts: dict[str, int]) -> dict[str, float]:
+    return {**counts, "mean_steps": round(counts["steps"] / max(counts["attacked"], 1), 3)}

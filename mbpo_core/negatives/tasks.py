@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,11 @@ class Task:
     chosen: list[int]
 
 
+def open_tasks(policy: Policy, samples: Iterable[Sample], max_new_tokens: int) -> list[Task | Dropped]:
+    """`open_task` of every sample; nothing here needs the model, so it may run ahead of it in another thread."""
+    return [open_task(policy, sample, max_new_tokens) for sample in samples]
+
+
 def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dropped:
     """Decode and render one sample; a picture that cannot be read or a prompt that is too long is a reason.
 
@@ -47,10 +54,13 @@ def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dro
     needed = len(prompt.token_ids) + max(len(chosen), max_new_tokens)
     if needed > policy.max_positions:
         return drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {policy.max_positions}")
-    return Task(sample, prompt, torch.stack([policy.family.native(picture) for picture in pictures]), chosen)
+    images = [policy.family.native(picture) for picture in pictures]
+    if len(sizes := {tuple(image.shape[1:]) for image in images}) > 1:
+        return drop(sample, "unreadable_image", f"its images have native sizes {sorted(sizes)}; they must be of one")
+    return Task(sample, prompt, torch.stack(images), chosen)
 
 
-def drop(sample: Sample, reason: str, detail: str, **outcome: bool) -> Dropped:
+def drop(sample: Sample, reason: str, detail: str, **outcome: Any) -> Dropped:
     """The dead letter of a sample; what mining found out about it joins the row's JSON."""
     row = {**sample.model_dump(mode="json", exclude={"images"}), **outcome}
     return Dropped(sample_id=sample.sample_id, stage=STAGE, reason=reason, detail=detail, row=json.dumps(row))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mbpo_core.errors import DataError
@@ -18,36 +20,54 @@ from mbpo_core.records import Blind, Dropped, Message, Negative, Part, Preferenc
 STAGE = "pairs"
 
 
-def score(policy: Policy, negatives: Sequence[Negative], blind: Blind) -> tuple[list[PreferencePair], list[Dropped]]:
-    """Preference pairs with their gains, in input order, and the rows that cannot become one.
+@dataclass(frozen=True)
+class Opened:
+    """A batch made ready for the model, in input order.
+
+    Attributes:
+        negatives: the rows that can become pairs.
+        groups: one a row, chosen first.
+        dropped: the rows that cannot.
+    """
+
+    negatives: list[Negative]
+    groups: list[PromptGroup]
+    dropped: list[Dropped]
+
+
+def open_batch(policy: Policy, negatives: Sequence[Negative]) -> Opened:
+    """Decode pictures, render prompts and tokenise; runs no model, and may run in another thread.
+
+    Raises:
+        DataError: a text holds the model's image tokens, or prompt and response are too long for it.
+    """
+    opened = Opened([], [], [])
+    for negative in negatives:
+        group = _group(policy, negative)
+        if isinstance(group, Dropped):
+            opened.dropped.append(group)
+        else:
+            opened.groups.append(group)
+            opened.negatives.append(negative)
+    return opened
+
+
+def score(policy: Policy, opened: Opened, blind: Blind) -> list[PreferencePair]:
+    """Preference pairs with their gains, in input order.
 
     Each pair is one group of two completions of the clean image's prompt, chosen first, scored
     twice: with the image and blind. Every token counts, the closing EOS included.
 
     Args:
         policy: the frozen reference.
-        negatives: rows scored together.
+        opened: rows scored together.
         blind: how the model is kept from seeing the image.
-
-    Raises:
-        DataError: a text holds the model's image tokens, or prompt and response are too long for it.
 
     Source: recipe 1.3, equation (1), for chosen and rejected.
     """
-    groups: list[PromptGroup] = []
-    scored: list[Negative] = []
-    dropped: list[Dropped] = []
-    for negative in negatives:
-        group = _group(policy, negative)
-        if isinstance(group, Dropped):
-            dropped.append(group)
-        else:
-            groups.append(group)
-            scored.append(negative)
-    seeing = group_logprobs(policy, groups)
-    blinded = group_logprobs(policy, groups, blind=blind)
-    pairs = [_pair(n, s, b, blind) for n, s, b in zip(scored, seeing, blinded, strict=True)]
-    return pairs, dropped
+    seeing = _on_cpu(group_logprobs(policy, opened.groups))
+    blinded = _on_cpu(group_logprobs(policy, opened.groups, blind=blind))
+    return [_pair(n, s, b, blind) for n, s, b in zip(opened.negatives, seeing, blinded, strict=True)]
 
 
 def drop(row: Negative | PreferencePair, reason: str, detail: str) -> Dropped:
@@ -84,10 +104,19 @@ def _check_length(policy: Policy, prompt: Prompt, completions: Sequence[Sequence
         )
 
 
-def _pair(negative: Negative, seeing: list[Tensor], blinded: list[Tensor], blind: Blind) -> PreferencePair:
-    (chosen, rejected), (blind_chosen, blind_rejected) = (
-        [logprobs.double().cpu() for logprobs in both] for both in (seeing, blinded)
-    )
+def _on_cpu(scored: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Log-probs of chosen and rejected in float64; the whole batch leaves the accelerator at once."""
+    flat = [logprobs for both in scored for logprobs in both]
+    if not flat:
+        return []
+    pieces = torch.cat(flat).cpu().double().split([len(logprobs) for logprobs in flat])
+    return list(zip(pieces[0::2], pieces[1::2], strict=True))
+
+
+def _pair(
+    negative: Negative, seeing: tuple[Tensor, Tensor], blinded: tuple[Tensor, Tensor], blind: Blind
+) -> PreferencePair:
+    (chosen, rejected), (blind_chosen, blind_rejected) = seeing, blinded
     if negative.rejected is None:  # _group has dropped it
         raise ValueError("a scored negative has a rejected response")
     images = [Part(type="image")] * len(negative.images)

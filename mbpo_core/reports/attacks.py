@@ -15,7 +15,7 @@ COLUMNS: tuple[str, ...] = (
     "flipped_unrounded", "logprob_clean", "logprob_attacked", "logprob_rounded", "epsilon", "perturbation_linf",
     "attack", "meta",
 )  # fmt: skip
-_UNSHOWN = ("method", "seed", "steps_taken")
+_UNSHOWN = ("method", "seed", "steps_taken", "stopped", "flip_checks")
 
 
 @dataclass(frozen=True)

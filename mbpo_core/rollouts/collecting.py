@@ -21,6 +21,15 @@ STAGE = "rollouts"
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A batch made ready for the model, in input order: samples with their prompts, and those that cannot be asked."""
+
+    samples: list[Sample]
+    prompts: list[Prompt]
+    dropped: list[Dropped]
+
+
+@dataclass(frozen=True)
 class Collector:
     """Samples from one policy in one round.
 
@@ -35,33 +44,38 @@ class Collector:
     seed: int
     round_index: int
 
-    def collect(self, samples: Sequence[Sample]) -> tuple[list[RolloutGroup], list[Dropped]]:
-        """One group a usable sample, in input order, and the samples that cannot be asked.
-
-        Sampling takes the whole distribution at the configured temperature (no nucleus), so that the recorded
-        log-probs are exactly those of the sampling distribution: the ratio's denominator in training.
+    def open_batch(self, samples: Sequence[Sample]) -> Opened:
+        """Decode pictures and render prompts; runs no model, and may run in another thread.
 
         Raises:
             DataError: a question holds the model's image tokens.
         """
-        asked: list[tuple[Sample, Prompt]] = []
-        dropped: list[Dropped] = []
+        opened = Opened([], [], [])
         for sample in samples:
             prompt = self._prompt(sample)
             if isinstance(prompt, Dropped):
-                dropped.append(prompt)
+                opened.dropped.append(prompt)
             else:
-                asked.append((sample, prompt))
+                opened.samples.append(sample)
+                opened.prompts.append(prompt)
+        return opened
+
+    def collect(self, opened: Opened) -> list[RolloutGroup]:
+        """One group a usable sample, in input order.
+
+        Sampling takes the whole distribution at the configured temperature (no nucleus), so that the recorded
+        log-probs are exactly those of the sampling distribution: the ratio's denominator in training.
+        """
         answers = generate(
             self.policy,
-            [prompt for _, prompt in asked],
+            opened.prompts,
             completions=self.config.group_size,
             temperature=self.config.temperature,
             top_p=1.0,
             max_new_tokens=self.config.max_new_tokens,
-            seeds=[derive_seed(self.seed, STAGE, self.round_index, sample.sample_id) for sample, _ in asked],
+            seeds=[derive_seed(self.seed, STAGE, self.round_index, sample.sample_id) for sample in opened.samples],
         )
-        return [self._group(sample, group) for (sample, _), group in zip(asked, answers, strict=True)], dropped
+        return [self._group(sample, group) for sample, group in zip(opened.samples, answers, strict=True)]
 
     def _prompt(self, sample: Sample) -> Prompt | Dropped:
         try:

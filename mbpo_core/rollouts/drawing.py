@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+import numpy as np
 
 from mbpo_core.seeds import derive_seed
 
 
-def draw(sample_ids: Sequence[str], prompts: int, round_index: int, seed: int) -> list[int]:
+def draw(sample_ids: Iterable[str], prompts: int, round_index: int, seed: int) -> list[int]:
     """Positions of a round's prompts in `sample_ids`.
 
     All prompts stand in one order that depends on the run's seed and their ids only; round r takes
@@ -15,12 +17,12 @@ def draw(sample_ids: Sequence[str], prompts: int, round_index: int, seed: int) -
     prompt is asked twice before every one was asked once, and a round goes on where the last ended.
 
     Args:
-        sample_ids: N distinct ids, in any order.
+        sample_ids: N distinct ids, in any order; streamed, 8 bytes of each are kept while they are ordered.
         prompts: prompts a round, >= 1.
         round_index: r, from 0.
         seed: the run's seed, the same in every round.
     """
-    keys = [(derive_seed(seed, "rollouts", "order", sample_id), sample_id) for sample_id in sample_ids]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    keys = np.fromiter((derive_seed(seed, "rollouts", "order", sample_id) for sample_id in sample_ids), np.int64)
+    order = np.argsort(keys, kind="stable")  # two ids with one key of 63 bits do not happen
     count = min(prompts, len(order))
-    return [order[(round_index * count + place) % len(order)] for place in range(count)]
+    return [int(order[(round_index * count + place) % len(order)]) for place in range(count)]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from mbpo_core.config import RolloutsConfig
 from mbpo_core.errors import DataError
 from mbpo_core.models.policy import load_policy
+from mbpo_core.prefetch import ahead
 from mbpo_core.records import CLOSED_KINDS, Dropped, RolloutGroup, Sample
 from mbpo_core.rollouts.collecting import STAGE, Collector
 from mbpo_core.rollouts.drawing import draw
-from mbpo_core.stage import Reader, StageContext
+from mbpo_core.stage import PartWriter, Reader, StageContext
 
 
 def run(context: StageContext) -> None:
@@ -23,35 +26,46 @@ def run(context: StageContext) -> None:
     samples = context.inputs["samples"].where("split", ["online"]).where("kind", CLOSED_KINDS)
     drawn = _draw(context, config, samples)
     context.progress.start(f"{STAGE}, round {context.round_index}", len(drawn))
-    collector: Collector | None = None
-    for part in context.output.parts(len(drawn), config.part_rows, config.batch_size):
-        if collector is None:  # a stage whose parts are all done needs no model
-            reference = context.policies["policy"]
-            policy = load_policy(context.open_policy(reference), context.policy_config)
-            collector = Collector(policy, reference.digest, config, context.seed, context.round_index)
+    parts = list(context.output.parts(len(drawn), config.part_rows, config.batch_size))
+    if not parts:  # a stage whose parts are all done needs no model
+        return
+    reference = context.policies["policy"]
+    policy = load_policy(context.open_policy(reference), context.policy_config)
+    collector = Collector(policy, reference.digest, config, context.seed, context.round_index)
+    with ahead(_batches(samples, drawn, parts, config.batch_size), collector.open_batch) as batches:
+        for part in parts:
+            groups: list[RolloutGroup] = []
+            dropped: list[Dropped] = []
+            for opened in islice(batches, math.ceil((part.stop - part.start) / config.batch_size)):
+                groups += collector.collect(opened)
+                dropped += opened.dropped
+                context.progress.advance(len(opened.samples) + len(opened.dropped), **_figures(groups))
+            part.finish([group.model_dump() for group in groups], dropped)
+
+
+def _batches(
+    samples: Reader, drawn: Sequence[int], parts: Sequence[PartWriter], size: int
+) -> Iterator[Sequence[Sample]]:
+    """The parts' samples, a part read at a time."""
+    for part in parts:
         asked = _read(samples, drawn[part.start : part.stop])
-        groups: list[RolloutGroup] = []
-        dropped: list[Dropped] = []
-        for start in range(0, len(asked), config.batch_size):
-            batch = asked[start : start + config.batch_size]
-            collected, left = collector.collect(batch)
-            groups, dropped = groups + collected, dropped + left
-            context.progress.advance(len(batch), **_figures(groups))
-        part.finish([group.model_dump() for group in groups], dropped)
+        for start in range(0, len(asked), size):
+            yield asked[start : start + size]
 
 
 def _draw(context: StageContext, config: RolloutsConfig, samples: Reader) -> list[int]:
     """Positions of the round's prompts in the view of online questions."""
-    sample_ids = [row["sample_id"] for row in samples.rows(columns=["sample_id"])]
-    if not sample_ids:
+    count = samples.count()
+    if not count:
         raise DataError(
             "there is no question to ask online",
             where="samples",
             expected=f"rows of the online split whose kind is {', '.join(CLOSED_KINDS)}",
             remedy="Raise samples.online_share, or map samples.kind_column and samples.split_column.",
         )
-    if config.prompts > len(sample_ids):
-        context.progress.log(f"rollouts.prompts is {config.prompts}, all {len(sample_ids)} online questions are asked")
+    if config.prompts > count:
+        context.progress.log(f"rollouts.prompts is {config.prompts}, all {count} online questions are asked")
+    sample_ids = (row["sample_id"] for row in samples.rows(columns=["sample_id"]))
     return draw(sample_ids, config.prompts, context.round_index, context.seed)
 
 

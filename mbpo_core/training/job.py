@@ -7,18 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from mbpo_core.config import PolicyConfig, TrainingConfig
-from mbpo_core.stage import Row
+from mbpo_core.records import PreferencePair, RolloutGroup
+from mbpo_core.tables import arrow_schema
+from mbpo_core.training.rows import ListTable, ParquetTable, Table, write_table
 
-PAIR_COLUMNS = ("sample_id", "images", "prompt", "chosen", "rejected")
-ROLLOUT_COLUMNS = ("sample_id", "images", "prompt", "temperature", "policy_digest", "completions")
-
-_JOB, _PAIRS, _ROLLOUTS = "job.json", "pairs.parquet", "rollouts.parquet"
+_JOB, _PAIRS, _ROLLOUTS, _ORDER = "job.json", "pairs.parquet", "rollouts.parquet", "order.json"
 
 
 class Job(BaseModel):
@@ -48,38 +47,61 @@ class Job(BaseModel):
 
     def fingerprint(self, rows: JobRows) -> str:
         """Identity of the work; a resumable checkpoint of other work is not resumed."""
+        tables = (rows.pairs, rows.rollouts)
+        ids = [[row["sample_id"] for row in table.rows(columns=("sample_id",))] for table in tables]
         identity = {
             "config": self.config.identity(),
             "policy": [self.policy_digest, self.reference_digest, self.policy_config.identity()],
             "seed": [self.seed, self.round_index, self.rounds],
-            "rows": [[row["sample_id"] for row in table] for table in (rows.pairs, rows.rollouts)],
+            "rows": [[ids[0][place] for place in rows.order], ids[1]],
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class JobRows:
-    """The rows of the round's inputs, narrowed to the columns that training reads."""
+    """The rows of the round's inputs.
 
-    pairs: list[Row]
-    rollouts: list[Row]
+    Attributes:
+        pairs, rollouts: where they are read; nothing is kept of them here.
+        dealt: the order in which pairs were dealt, as row numbers of `pairs`; None for the table's own.
+    """
+
+    pairs: Table = ListTable()
+    rollouts: Table = ListTable()
+    dealt: Sequence[int] | None = None
+
+    @property
+    def order(self) -> Sequence[int]:
+        """Row numbers of `pairs` as dealt."""
+        return range(self.pairs.count()) if self.dealt is None else self.dealt
 
 
 def write_job(folder: Path, job: Job, rows: JobRows) -> None:
-    """Hand a job over to other processes; nothing is pickled."""
+    """Hand a job over to other processes; nothing is pickled, and rows pass through memory a few at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in ((_PAIRS, rows.pairs), (_ROLLOUTS, rows.rollouts)):
-        pq.write_table(pa.Table.from_pylist(table), folder / name)
+    write_table(folder / _PAIRS, rows.pairs, _pairs_schema())
+    write_table(folder / _ROLLOUTS, rows.rollouts, _rollouts_schema())
+    (folder / _ORDER).write_text(json.dumps(list(rows.order)), encoding="utf-8")
     (folder / _JOB).write_text(job.model_dump_json(), encoding="utf-8")
 
 
 def read_job(folder: Path) -> tuple[Job, JobRows]:
-    """What `write_job` wrote."""
+    """What `write_job` wrote; rows are read when they are asked for."""
     job = Job.model_validate_json((folder / _JOB).read_text(encoding="utf-8"))
-    pairs, rollouts = (pq.read_table(folder / name).to_pylist() for name in (_PAIRS, _ROLLOUTS))
-    return job, JobRows(pairs, rollouts)
+    order = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
+    return job, JobRows(ParquetTable(folder / _PAIRS), ParquetTable(folder / _ROLLOUTS), order)
 
 
-def narrow(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
-    """Rows with the named columns only."""
-    return [{column: row[column] for column in columns} for row in rows]
+def _pairs_schema() -> Any:
+    names = ("sample_id", "images", "prompt", "chosen", "rejected")
+    return pa.schema([arrow_schema(PreferencePair).field(name) for name in names])
+
+
+def _rollouts_schema() -> Any:
+    """Of the completions only what training reads."""
+    schema = arrow_schema(RolloutGroup)
+    completion = schema.field("completions").type.value_type
+    read = pa.struct([completion.field(name) for name in ("token_ids", "logprobs", "reward")])
+    fields = [schema.field(name) for name in ("sample_id", "images", "prompt", "temperature")]
+    return pa.schema([*fields, pa.field("completions", pa.list_(read))])

@@ -38,7 +38,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
 
     Args:
         job: settings and folders.
-        rows: the round's pairs and rollouts.
+        rows: where the round's pairs and rollouts are read.
         progress: told every step.
 
     Raises:
@@ -90,8 +90,9 @@ def _check(job: Job) -> None:
 
 def _plan(policy: Policy, job: Job, rows: JobRows) -> tuple[GroupSet, list[Batch]]:
     config, groups = job.config, GroupSet(policy)
-    offline = [groups.add_pair(row, config) for row in rows.pairs if wants_offline(config)]
-    online = [groups.add_rollout(row) for row in rows.rollouts if wants_online(config)]
+    pairs = groups.add_pairs(rows.pairs, config) if wants_offline(config) else range(0)
+    offline = [pairs[place] for place in rows.order] if wants_offline(config) else []
+    online = groups.add_rollouts(rows.rollouts) if wants_online(config) else []
     batches = plan_batches(groups, offline, online, config, job.seed, job.round_index)
     if not batches:
         raise DataError(

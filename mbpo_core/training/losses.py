@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -55,15 +55,19 @@ class MicroBatch:
     def temperature(self) -> float:
         return self.groups[0].temperature
 
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same with its tensors on a device; pictures move when they are encoded."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
 
 def collate(
     part: Sequence[tuple[int, bool]],
     groups: GroupSet,
     weights: Mapping[int, list[float]],
     config: TrainingConfig,
-    device: torch.device,
 ) -> MicroBatch:
-    """Tensors of a micro-batch.
+    """Tensors of a micro-batch on the CPU, because another thread may make them.
 
     Args:
         part: indices of groups of one source and temperature; False where a group is there only because
@@ -71,7 +75,6 @@ def collate(
         groups: the round's groups, with reference log-probs.
         weights: of the batch's completions, by group index (`plan.batch_weights`).
         config: whether advantages are scaled.
-        device: where the model is.
     """
     taken = [groups[index] for index, _ in part]
     lengths = torch.tensor([length for index, _ in part for length in groups.lengths(index)])
@@ -82,12 +85,12 @@ def collate(
     return MicroBatch(
         source=taken[0].source,
         groups=taken,
-        advantages=torch.cat([_advantages(group, config) for group in taken]).to(device),
-        weights=torch.where(counted, share, torch.zeros_like(share)).to(device),
-        mask=mask.to(device),
-        counted=(mask & counted[:, None]).to(device),
-        reference=_padded([group.reference_logprobs for group in taken], device),
-        rollout=_padded([group.rollout_logprobs for group in taken], device) if online else None,
+        advantages=torch.cat([_advantages(group, config) for group in taken]),
+        weights=torch.where(counted, share, torch.zeros_like(share)),
+        mask=mask,
+        counted=mask & counted[:, None],
+        reference=_padded([group.reference_logprobs for group in taken]),
+        rollout=_padded([group.rollout_logprobs for group in taken]) if online else None,
     )
 
 
@@ -177,8 +180,8 @@ def _advantages(group: PromptGroup, config: TrainingConfig) -> Tensor:
     return group_advantages(torch.tensor([group.rewards]), scale_by_std=config.scale_by_std)[0]
 
 
-def _padded(nested: Sequence[list[list[float]] | None], device: torch.device) -> Tensor:
-    return pad([torch.tensor(row) for rows in nested for row in rows or []]).to(device)
+def _padded(nested: Sequence[list[list[float]] | None]) -> Tensor:
+    return pad([torch.tensor(row) for rows in nested for row in rows or []])
 
 
 def _kept(values: Tensor, mask: Tensor) -> Tensor:

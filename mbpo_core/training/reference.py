@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
 
 import torch
 
+from mbpo_core.prefetch import ahead
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import World
@@ -26,23 +27,26 @@ def add_reference_logprobs(groups: GroupSet, indices: Sequence[int], reference: 
         world: the processes that share the work.
     """
     order = sorted(indices, key=lambda index: groups.bare(index).temperature)
-    offsets, total = {}, 0
-    for index in order:
-        offsets[index] = total
-        total += sum(groups.lengths(index))
-    flat = torch.zeros(total)
-    for temperature, same in groupby(order[world.rank :: world.size], key=lambda index: groups.bare(index).temperature):
-        share = list(same)
-        for start in range(0, len(share), _FORWARD_GROUPS):
-            part = share[start : start + _FORWARD_GROUPS]
+    ends = list(accumulate(sum(groups.lengths(index)) for index in order))
+    starts = dict(zip(order, [0, *ends], strict=False))
+    flat = torch.zeros(ends[-1] if ends else 0)
+    # Neighbours stay together: a process reads only the row groups of its own share.
+    mine = order[world.rank * len(order) // world.size : (world.rank + 1) * len(order) // world.size]
+    with ahead(_batches(groups, mine), lambda part: [groups[index] for index in part]) as loaded:
+        for part, ready in zip(_batches(groups, mine), loaded, strict=True):
             with torch.no_grad():
-                rows = iter(reference([groups[index] for index in part], temperature).cpu())
+                rows = iter(reference(ready, ready[0].temperature).cpu())
             for index in part:
-                lengths = groups.lengths(index)
-                values = torch.cat([next(rows)[:length] for length in lengths])
-                flat[offsets[index] : offsets[index] + len(values)] = values
+                values = torch.cat([next(rows)[:length] for length in groups.lengths(index)])
+                flat[starts[index] : starts[index] + len(values)] = values
     values = world.sum(flat)
     for index in order:
-        lengths = groups.lengths(index)
-        pieces = torch.split(values[offsets[index] : offsets[index] + sum(lengths)], lengths)
-        groups.set_reference(index, [piece.tolist() for piece in pieces])
+        groups.set_reference(index, values[starts[index] : starts[index] + sum(groups.lengths(index))].tolist())
+
+
+def _batches(groups: GroupSet, indices: Sequence[int]) -> Iterator[list[int]]:
+    """Groups of one temperature that are scored together."""
+    for _, same in groupby(indices, key=lambda index: groups.bare(index).temperature):
+        share = list(same)
+        for start in range(0, len(share), _FORWARD_GROUPS):
+            yield share[start : start + _FORWARD_GROUPS]

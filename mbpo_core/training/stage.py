@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numpy as np
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.stage import Reader, StageContext
-from mbpo_core.training.job import PAIR_COLUMNS, ROLLOUT_COLUMNS, Job, JobRows
+from mbpo_core.training.job import Job, JobRows
 from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
+from mbpo_core.training.rows import ListTable, Picked
 
 
 def run(context: StageContext) -> None:
@@ -62,17 +63,23 @@ def _job(context: StageContext) -> Job:
 
 
 def _rows(context: StageContext) -> JobRows:
-    """The round's share of the pairs, and its rollouts, narrowed to what training reads."""
+    """The round's share of the pairs, and its rollouts; read where they lie."""
     config: TrainingConfig = context.config
-    inputs: Mapping[str, Reader] = context.inputs
-    pairs = list(inputs["pairs"].rows(columns=PAIR_COLUMNS)) if wants_offline(config) else []
-    rollouts = list(inputs["rollouts"].rows(columns=ROLLOUT_COLUMNS)) if wants_online(config) else []
-    dealt = deal_pairs(len(pairs), context.seed, context.round_index, context.rounds)
-    _warn_of_stale_rollouts(context, {row["policy_digest"] for row in rollouts})
-    return JobRows(pairs=[pairs[index] for index in dealt], rollouts=rollouts)
+    rows = JobRows()
+    if wants_offline(config):
+        pairs = context.inputs["pairs"]
+        dealt = np.array(deal_pairs(pairs.count(), context.seed, context.round_index, context.rounds), dtype=np.int64)
+        places = np.sort(dealt)
+        rows = JobRows(Picked(pairs, places), ListTable(), np.searchsorted(places, dealt).tolist())
+    if wants_online(config):
+        rollouts = context.inputs["rollouts"]
+        _warn_of_stale_rollouts(context, rollouts)
+        rows = JobRows(rows.pairs, rollouts, rows.dealt)
+    return rows
 
 
-def _warn_of_stale_rollouts(context: StageContext, digests: set[str]) -> None:
+def _warn_of_stale_rollouts(context: StageContext, rollouts: Reader) -> None:
+    digests = {row["policy_digest"] for row in rollouts.rows(columns=["policy_digest"])}
     others = digests - {context.policies["policy"].digest}
     if others:
         context.progress.log(

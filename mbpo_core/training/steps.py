@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from torch import Tensor
 
+from mbpo_core.prefetch import ahead
 from mbpo_core.records import TrainingStep
 from mbpo_core.stage import Progress
 from mbpo_core.training.checkpoint import TrainState, latest_checkpoint, restore, save_checkpoint
@@ -17,6 +19,9 @@ from mbpo_core.training.metrics import Clock, refuse_infinite, step_row
 from mbpo_core.training.plan import Batch, batch_weights, micro_batches
 from mbpo_core.training.schedule import learning_rate
 from mbpo_core.training.stop import StopRule
+
+Part = Sequence[tuple[int, bool]]  # see plan.micro_batches
+Weights = Mapping[int, list[float]]  # see plan.batch_weights
 
 
 class Steps:
@@ -55,31 +60,36 @@ class Steps:
         state, saved = self.state, len(self.state.rows)
         if not state.batches_done and self._config.stop_rule:
             save_checkpoint(self._job.checkpoints, self._engine, state)
-        while state.batches_done < len(self._batches):
-            for row in self._updates(self._batches[state.batches_done]):
-                self._take(row)
-                if state.rows[-1].stopped:
-                    return self._roll_back()
-            state.batches_done += 1
-            last = state.batches_done == len(self._batches)
-            if last or len(state.rows) - saved >= self._config.checkpoint_every:
-                save_checkpoint(self._job.checkpoints, self._engine, state)
-                saved = len(state.rows)
+        # Pictures are read, decoded and processed by another thread while this one trains on those before.
+        with ahead(self._shares(self._batches[state.batches_done :]), self._collate) as micros:
+            while state.batches_done < len(self._batches):
+                for row in self._updates(self._batches[state.batches_done], micros):
+                    self._take(row)
+                    if state.rows[-1].stopped:
+                        return self._roll_back()
+                state.batches_done += 1
+                last = state.batches_done == len(self._batches)
+                if last or len(state.rows) - saved >= self._config.checkpoint_every:
+                    save_checkpoint(self._job.checkpoints, self._engine, state)
+                    saved = len(state.rows)
 
-    def _updates(self, batch: Batch) -> Iterator[TrainingStep]:
-        """`inner_steps` updates on one batch; the ratio's denominator stays the policy before the first."""
-        micros = self._micro_batches(batch)
-        recorded: list[Tensor | None] = [None] * len(micros)
+    def _updates(self, batch: Batch, micros: Iterator[MicroBatch]) -> Iterator[TrainingStep]:
+        """`inner_steps` updates on one batch; the ratio's denominator stays the policy before the first.
+
+        A micro-batch and its log-probs are kept only where another update follows.
+        """
+        kept: list[tuple[MicroBatch, Tensor]] = []
         for inner in range(self._config.inner_steps):
             clock = Clock()
             figures = dict.fromkeys(FIGURES, 0.0)
-            for number, micro in enumerate(micros):
+            fresh = ((micro.to(self._engine.world.device), None) for micro in islice(micros, len(self._cut(batch))))
+            for micro, recorded in kept if inner else fresh:
                 logprobs = self._engine.score(micro.groups, micro.temperature)
-                loss, sums = micro_loss(micro, logprobs, self._config, recorded[number])
+                loss, sums = micro_loss(micro, logprobs, self._config, recorded)
                 self._engine.backward(loss)
                 figures = {name: value + sums[name] for name, value in figures.items()}
-                if not inner:
-                    recorded[number] = logprobs.detach()
+                if not inner and self._config.inner_steps > 1:
+                    kept.append((micro, logprobs.detach()))
             yield self._update(batch, figures, clock)
 
     def _update(self, batch: Batch, figures: dict[str, float], clock: Clock) -> TrainingStep:
@@ -109,16 +119,21 @@ class Steps:
             cpu_seconds=world.sum_figures({"cpu": cpu_seconds})["cpu"],
         )
 
-    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
-        """This process's forward passes, offline ones first."""
-        if not (batch.offline or batch.online):
-            return []
-        weights, world = batch_weights(self._groups, batch, self._config), self._engine.world
-        return [
-            collate(part, self._groups, weights, self._config, world.device)
-            for source in (batch.offline, batch.online)
-            for part in micro_batches(source, self._config.micro_groups, world.rank, world.size)
-        ]
+    def _shares(self, batches: Sequence[Batch]) -> Iterator[tuple[Part, Weights]]:
+        """This process's forward passes of all batches, offline ones first in each."""
+        for batch in batches:
+            if batch.offline or batch.online:
+                weights = batch_weights(self._groups, batch, self._config)
+                yield from ((part, weights) for part in self._cut(batch))
+
+    def _cut(self, batch: Batch) -> list[Part]:
+        size, world = self._config.micro_groups, self._engine.world
+        sources = (batch.offline, batch.online)
+        return [part for source in sources for part in micro_batches(source, size, world.rank, world.size)]
+
+    def _collate(self, share: tuple[Part, Weights]) -> MicroBatch:
+        part, weights = share
+        return collate(part, self._groups, weights, self._config)
 
     def _take(self, row: TrainingStep) -> None:
         fired = self._stop.fires(row.chosen_drift)

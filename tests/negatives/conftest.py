@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from mbpo_core.models.policy import Policy
+from mbpo_core.config import PolicyConfig
+from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.negatives.items import Item
 from mbpo_core.negatives.tasks import Task, open_task
 from mbpo_core.records import Sample
+from tests.models.tiny import save_tiny_qwen
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,9 @@ def items(demo_policy: Policy, offline_samples: list[Sample]) -> list[Item]:
         for seed, task in enumerate(tasks)
         if isinstance(task, Task)
     ]
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """A tiny model with random weights whose images are of many sizes."""
+    return load_policy(save_tiny_qwen(tmp_path_factory.mktemp("qwen")), PolicyConfig(device="cpu"))

@@ -15,9 +15,9 @@ from mbpo_core.negatives.perturb import METHODS, describe, perturb
 
 def test_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]) -> None:
     for epsilon, whole in ((8 / 255, 8), (0.0255, 6)):
-        result = perturb(demo_policy, items, NegativesConfig(method="noise", epsilon=epsilon))
-        for item, saved in zip(items, result.saved, strict=True):
-            delta = saved.int() - item.images.int()
+        results = perturb(demo_policy, items, NegativesConfig(method="noise", epsilon=epsilon))
+        for item, result in zip(items, results, strict=True):
+            delta = result.saved.int() - item.images.int()
             unclipped = (item.images > whole) & (item.images < 255 - whole)
             assert set(delta[unclipped].abs().tolist()) == {whole}
             assert delta.abs().max() == whole
@@ -26,24 +26,21 @@ def test_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]
 
 def test_l2_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]) -> None:
     settings = NegativesConfig(method="noise", norm="l2", epsilon=1.5)
-    for item, saved, unrounded in zip(
-        items, *(lambda r: (r.saved, r.unrounded))(perturb(demo_policy, items, settings)), strict=True
-    ):
+    for item, result in zip(items, perturb(demo_policy, items, settings), strict=True):
         inner = (item.images > 10) & (item.images < 245)
         share = inner.float().mean().sqrt()
-        before = (unrounded - item.images / 255)[inner].norm()
+        before = (result.unrounded - item.images / 255)[inner].norm()
         assert float(before / share) == pytest.approx(1.5, rel=1e-3)
-        assert 1.2 < (saved / 255 - item.images / 255).norm() <= 1.5
+        assert 1.2 < (result.saved / 255 - item.images / 255).norm() <= 1.5
 
 
 def test_noise_hurts_less_than_the_attack(demo_policy: Policy, items: list[Item]) -> None:
     def score(method: str) -> float:
-        result = perturb(demo_policy, items, NegativesConfig(method=method, steps=5))
-        images = torch.cat(result.saved) / 255
+        results = perturb(demo_policy, items, NegativesConfig(method=method, steps=5))
+        images = [result.saved / 255 for result in results]
+        prompts, chosen = [item.prompt for item in items], [item.chosen for item in items]
         with torch.no_grad():
-            return float(
-                image_logprobs(demo_policy, [i.prompt for i in items], [i.chosen for i in items], images).mean()
-            )
+            return float(image_logprobs(demo_policy, prompts, chosen, images).means.mean())
 
     assert score("adversarial") < score("noise") - 0.5
 
@@ -70,12 +67,13 @@ def test_diffusion_schedule(step: int, signal: float, noise: float) -> None:
 
 def test_diffusion_noise_is_added_to_normalised_pixels(demo_policy: Policy, items: list[Item]) -> None:
     step = 300
-    result = perturb(demo_policy, items, NegativesConfig(method="diffusion", diffusion_step=step))
+    results = perturb(demo_policy, items, NegativesConfig(method="diffusion", diffusion_step=step))
+    normalise = demo_policy.family.normalise
     abar = float(alpha_bars()[step])
     residuals = []
-    for item, image in zip(items, result.unrounded, strict=True):
+    for item, image in zip(items, [result.unrounded for result in results], strict=True):
         inside = (image > 0) & (image < 1)
-        noise = demo_policy.pixel_values(image) - abar**0.5 * demo_policy.pixel_values(item.images / 255)
+        noise = normalise(image) - abar**0.5 * normalise(item.images / 255)
         expected = torch.randn(image.shape, generator=torch.Generator().manual_seed(item.seed))
         torch.testing.assert_close(noise[inside] / (1 - abar) ** 0.5, expected[inside], atol=1e-4, rtol=0)
         residuals.append(inside.float().mean())
@@ -83,19 +81,19 @@ def test_diffusion_noise_is_added_to_normalised_pixels(demo_policy: Policy, item
 
 
 def test_blank_is_the_mean_colour(demo_policy: Policy, items: list[Item]) -> None:
-    result = perturb(demo_policy, items, NegativesConfig(method="blank"))
-    for saved in result.saved:
+    for result in perturb(demo_policy, items, NegativesConfig(method="blank")):
+        saved = result.saved
         assert saved[0, :, 0, 0].tolist() == [123, 117, 104]  # 255 * CLIP mean, rounded
         assert torch.equal(saved, saved[:, :, :1, :1].expand_as(saved))
-        assert demo_policy.pixel_values(saved / 255).abs().max() < 0.01
+        assert demo_policy.family.normalise(saved / 255).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_seeds_equal_images(demo_policy: Policy, items: list[Item], method: str) -> None:
     settings = NegativesConfig(method=method, steps=1)
-    first, second = (perturb(demo_policy, items[:3], settings).saved for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    described = describe(items[0], settings, 1)
+    first, second = (perturb(demo_policy, items[:3], settings) for _ in range(2))
+    assert all(torch.equal(a.saved, b.saved) for a, b in zip(first, second, strict=True))
+    described = describe(items[0], settings, first[0])
     assert described["method"] == method
     assert described["seed"] == items[0].seed
     assert ("epsilon" in described) == (method in ("adversarial", "noise"))

@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from mbpo_core.config import NegativesConfig
 from mbpo_core.errors import DataError
-from mbpo_core.generation.generate import generate
+from mbpo_core.generation.generate import answer_and_score, generate
 from mbpo_core.models.groups import PromptGroup
-from mbpo_core.models.images import open_image
+from mbpo_core.models.images import open_image, png_bytes
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.negatives import asking
 from mbpo_core.negatives.filters import agrees
 from mbpo_core.negatives.mining import Miner
 from mbpo_core.negatives.summary import summarize
+from mbpo_core.negatives.tasks import open_tasks
 from mbpo_core.records import Dropped, Image, Negative, Sample
 
 SETTINGS = NegativesConfig(epsilon=16 / 255, step_size=4 / 255, steps=10, max_new_tokens=24)
 
 
 def _mine(policy: Policy, samples: list[Sample], **changes: Any) -> tuple[list[Negative], list[Dropped]]:
-    batch = changes.pop("batch", len(samples))
+    window = changes.pop("window", len(samples))
     miner = Miner(policy, SETTINGS.model_copy(update=changes), seed=0)
     negatives: list[Negative] = []
     dropped: list[Dropped] = []
-    for start in range(0, len(samples), batch):
-        kept, left = miner.mine(samples[start : start + batch])
+    for start in range(0, len(samples), window):
+        opened = open_tasks(policy, samples[start : start + window], miner.settings.max_new_tokens)
+        kept, left = miner.mine(opened)
         negatives, dropped = negatives + kept, dropped + left
     return negatives, dropped
 
@@ -79,6 +84,7 @@ def test_the_attack_works(mined: tuple[list[Negative], list[Dropped]], offline_s
         assert row.flipped <= row.clean_correct
         attack = json.loads(row.attack)
         assert (attack["method"], attack["steps_taken"], attack["target"]) == ("adversarial", 10, "none")
+        assert (attack["stopped"], attack["flip_checks"]) == ("steps", 0)
     summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped])
     counts = summary["all"]
     assert counts["attacked"] == len(offline_samples)
@@ -86,12 +92,17 @@ def test_the_attack_works(mined: tuple[list[Negative], list[Dropped]], offline_s
     assert counts["clean_correct"] >= 8
     assert counts["flipped"] > counts["clean_correct"] / 2, "most right answers flip"
     assert sum(kind["attacked"] for kind in summary["by_kind"].values()) == counts["attacked"]
+    assert (counts["steps"], counts["mean_steps"], counts["ended_early"]) == (10 * len(offline_samples), 10.0, 0)
 
 
-def test_another_batch_size_gives_the_same_rows(
-    mined: tuple[list[Negative], list[Dropped]], demo_policy: Policy, offline_samples: list[Sample]
+@pytest.mark.parametrize("changes", [{"window": 7}, {"batch_size": 5}])
+def test_another_window_or_batch_size_gives_the_same_rows(
+    mined: tuple[list[Negative], list[Dropped]],
+    demo_policy: Policy,
+    offline_samples: list[Sample],
+    changes: dict[str, int],
 ) -> None:
-    again = {row.sample_id: row for row in _mine(demo_policy, offline_samples, batch=7)[0]}
+    again = {row.sample_id: row for row in _mine(demo_policy, offline_samples, **changes)[0]}
     rejected = {sample.sample_id: None for sample in offline_samples}
     ours = {**rejected, **{row.sample_id: row.rejected for row in mined[0]}}
     theirs = {**rejected, **{sample_id: row.rejected for sample_id, row in again.items()}}
@@ -102,6 +113,52 @@ def test_another_batch_size_gives_the_same_rows(
             other = again[row.sample_id]
             assert row.logprob_clean == pytest.approx(other.logprob_clean, abs=1e-4)
             assert row.logprob_rounded == pytest.approx(other.logprob_rounded, rel=0.1, abs=0.1)
+
+
+def test_a_flip_ends_the_attack_and_is_what_the_saved_image_gives(
+    mined: tuple[list[Negative], list[Dropped]], demo_policy: Policy, offline_samples: list[Sample]
+) -> None:
+    negatives, dropped = _mine(demo_policy, offline_samples, stop_on_flip=True, batch_size=5)
+    ended = [row for row in negatives if json.loads(row.attack)["stopped"] == "flip"]
+    assert len(ended) >= 5
+    assert all(json.loads(row.attack)["steps_taken"] < 10 for row in ended)
+    for row in ended:
+        # Asked alone, through the stored file, without anything that mining knew.
+        prompt = demo_policy.prepare(row.question, [open_image(row.rejected_images[0])])
+        ((answer,),) = generate(demo_policy, [prompt], max_new_tokens=SETTINGS.max_new_tokens)
+        assert answer.text == row.attacked_answer
+        assert (row.clean_correct, row.flipped) == (True, True)
+        chosen = demo_policy.encode_completion(row.chosen)
+        ((logprobs,),) = group_logprobs(demo_policy, [PromptGroup(prompt, [chosen])])
+        assert float(logprobs.mean()) == pytest.approx(row.logprob_rounded, abs=1e-4)
+    for row in negatives:
+        how = json.loads(row.attack)
+        assert row.clean_correct or (how["stopped"], how["flip_checks"]) == ("steps", 0), "nothing there to flip"
+    # What flips after all steps flips on the way, too.
+    flipped, before = ({row.sample_id for row in rows if row.flipped} for rows in (negatives, mined[0]))
+    assert before <= flipped
+    summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped])["all"]
+    assert summary["ended_early"] == len(ended) + sum(
+        json.loads(letter.row)["attack"]["stopped"] == "flip" for letter in dropped
+    )
+    assert summary["mean_steps"] < 9
+
+
+def test_a_confirmed_answer_is_not_decoded_again(
+    demo_policy: Policy, offline_samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counting(policy: Policy, prompts: Any, completions: Any, **options: Any) -> Any:
+        asked.append(len(prompts))
+        return answer_and_score(policy, prompts, completions, **options)
+
+    monkeypatch.setattr(asking, "answer_and_score", counting)
+    negatives, dropped = _mine(demo_policy, offline_samples, stop_on_flip=True)
+    how = [json.loads(row.attack) for row in negatives] + [json.loads(letter.row)["attack"] for letter in dropped]
+    unflipped = sum(one["stopped"] != "flip" for one in how)
+    # Clean images once, every check once, and saved images only where no check has seen them.
+    assert sum(asked) == len(offline_samples) + sum(one["flip_checks"] for one in how) + unflipped
 
 
 def test_equal_seeds_equal_rows(demo_policy: Policy, offline_samples: list[Sample]) -> None:
@@ -161,6 +218,25 @@ def test_bad_rows_are_dropped_with_a_reason(demo_policy: Policy, offline_samples
     special = good.model_copy(update={"question": "What is <image>?"})
     with pytest.raises(DataError, match=good.sample_id):
         _mine(demo_policy, [special])
+
+
+def test_pictures_of_many_sizes(qwen: Policy, offline_samples: list[Sample]) -> None:
+    samples = []
+    for sample, size in zip(
+        offline_samples[:6], [(32, 24), (16, 16), (32, 24), (24, 32), (16, 16), (40, 24)], strict=True
+    ):
+        pixels = torch.from_numpy(np.array(open_image(sample.images[0]).resize(size))).permute(2, 0, 1)
+        samples.append(sample.model_copy(update={"images": [Image(bytes=png_bytes(pixels))]}))
+    two_sizes = samples[0].model_copy(update={"sample_id": "two", "images": [*samples[0].images, *samples[1].images]})
+    loose = {"min_length_ratio": 0.0, "max_length_ratio": 100.0, "min_distinct": 0.0}
+    negatives, dropped = _mine(qwen, [*samples, two_sizes], batch_size=4, steps=2, max_new_tokens=6, **loose)
+    assert [row.sample_id for row in negatives] == [sample.sample_id for sample in samples]
+    for row in negatives:
+        before, after = (open_image(images[0]).size for images in (row.images, row.rejected_images))
+        assert before == after
+        assert row.logprob_rounded < row.logprob_clean
+    assert [(letter.sample_id, letter.reason) for letter in dropped] == [("two", "unreadable_image")]
+    assert "native sizes" in dropped[0].detail
 
 
 @pytest.mark.parametrize("method", ["noise", "diffusion", "blank"])

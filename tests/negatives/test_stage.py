@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import time
 import uuid
+import weakref
+from typing import Any
 
 import pytest
 
@@ -10,6 +14,7 @@ from mbpo_core.config import NegativesConfig, PolicyConfig, SamplesConfig
 from mbpo_core.execution import execute, plan
 from mbpo_core.models.digest import import_policy
 from mbpo_core.negatives import stage
+from mbpo_core.negatives.tasks import Task, open_tasks
 from mbpo_core.records import Image, Sample
 from mbpo_core.stages import STAGES
 from mbpo_core.store.core import Store
@@ -17,7 +22,7 @@ from mbpo_core.store.reader import ArtifactReader
 from tests.negatives import feeding
 
 SETTINGS = NegativesConfig(
-    epsilon=16 / 255, step_size=4 / 255, steps=2, max_new_tokens=24, batch_size=4, part_rows=4, max_dropped_share=0.5
+    epsilon=16 / 255, step_size=4 / 255, steps=2, max_new_tokens=24, batch_size=2, part_rows=8, max_dropped_share=0.5
 )
 POLICY = PolicyConfig(device="cpu")
 
@@ -54,8 +59,8 @@ def _run(store: Store, samples: list[Sample], log: Log, settings: NegativesConfi
 
 @pytest.fixture
 def samples(offline_samples: list[Sample]) -> list[Sample]:
-    """Ten offline samples, one of them unreadable, and one of another split in between."""
-    mixed = list(offline_samples[:11])
+    """Eighteen offline samples, one of them unreadable, and one of another split in between."""
+    mixed = list(offline_samples[:19])
     mixed[3] = mixed[3].model_copy(update={"split": "online"})
     mixed[6] = mixed[6].model_copy(update={"images": [Image(bytes=b"?")]})
     return mixed
@@ -64,27 +69,48 @@ def samples(offline_samples: list[Sample]) -> list[Sample]:
 def test_stage_writes_negatives_and_dead_letters(samples: list[Sample]) -> None:
     log = Log()
     mined = _run(_store(), samples, log)
-    assert (log.total, log.done) == (10, 10)
-    assert mined.count() + mined.count("dropped") == 10
+    assert (log.total, log.done) == (18, 18)
+    assert mined.count() + mined.count("dropped") == 18
     reasons = {row["sample_id"]: row["reason"] for row in mined.rows("dropped")}
     assert reasons[samples[6].sample_id] == "unreadable_image"
     order = [sample.sample_id for sample in samples if sample.split == "offline"]
     kept = [row["sample_id"] for row in mined.rows(columns=["sample_id"])]
     assert kept == [sample_id for sample_id in order if sample_id not in reasons]
     summary = mined.json("mining.json")["all"]
-    assert (summary["attacked"], summary["kept"]) == (9, len(kept))
+    assert (summary["attacked"], summary["kept"]) == (17, len(kept))
+    assert (summary["steps"], summary["mean_steps"], summary["ended_early"]) == (34, 2.0, 0)
 
 
 def test_part_size_and_a_killed_run_change_nothing(samples: list[Sample]) -> None:
     whole = _run(_store(), samples, Log()).ref.content
-    larger = SETTINGS.model_copy(update={"part_rows": 8})
+    larger = SETTINGS.model_copy(update={"part_rows": 16})
     assert _run(_store(), samples, Log(), larger).ref.content == whole
     store = _store()
     with pytest.raises(KeyboardInterrupt):
-        _run(store, samples, Log(die_after=8))
+        _run(store, samples, Log(die_after=16))
     resumed = Log()
     assert _run(store, samples, resumed).ref.content == whole
-    assert resumed.done == 6, "the first part was done and is adopted"
+    assert resumed.done == 10, "the first part was done and is adopted"
+
+
+def test_never_more_than_two_windows_are_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[Task]] = []
+    alive: list[int] = []
+
+    def opening(policy: Any, rows: Any, max_new_tokens: int) -> Any:
+        opened = open_tasks(policy, rows, max_new_tokens)
+        seen.extend(weakref.ref(task) for task in opened if isinstance(task, Task))
+        time.sleep(0.05)  # a window that was just finished may still be on its way out
+        alive.append(sum(reference() is not None for reference in seen))
+        return opened
+
+    monkeypatch.setattr(stage, "open_tasks", opening)
+    _run(_store(), [*samples, *(s.model_copy(update={"sample_id": f"again-{s.sample_id}"}) for s in samples)], Log())
+    assert len(seen) == 34
+    assert len(alive) == 5
+    assert max(alive) <= 16
+    gc.collect()
+    assert not any(reference() is not None for reference in seen)
 
 
 def test_no_offline_samples_need_no_model(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mbpo_core.config import PairsConfig
 from mbpo_core.pairs.filters import FILTERS, Scores, reason_against
-from mbpo_core.pairs.selection import outside_share
+from mbpo_core.pairs.selection import rank_pairs
 from mbpo_core.stages import STAGES
 
 NAN = float("nan")
@@ -75,10 +75,15 @@ def pool() -> list[Scores]:
     ]
 
 
+def left_out(candidates: list[Scores], select: Any, share: float, seed: int) -> dict[str, str]:
+    """sample_id -> detail of what is not kept."""
+    ranking = rank_pairs(candidates, select, share, seed)
+    details = [(c.sample_id, ranking.outside(number, c.question_kind)) for number, c in enumerate(candidates)]
+    return {sample_id: detail for sample_id, detail in details if detail}
+
+
 def kept(candidates: list[Scores], *arguments: Any) -> set[str]:
-    left_out = outside_share(candidates, *arguments)
-    assert left_out.keys() <= {c.sample_id for c in candidates}
-    return {c.sample_id for c in candidates} - left_out.keys()
+    return {c.sample_id for c in candidates} - left_out(candidates, *arguments).keys()
 
 
 def test_the_share_is_taken_within_each_kind() -> None:
@@ -87,11 +92,33 @@ def test_the_share_is_taken_within_each_kind() -> None:
     assert kept(pool(), "bottom", 0.5, 0) == {"yes_no-2", "yes_no-3", "short_text-1", "short_text-2", "numeric-0"}
     assert kept(pool(), "top", 0.01, 0) == {"yes_no-0", "short_text-0", "numeric-0"}  # rounded up
     assert len(kept(pool(), "all", 0.01, 0)) == len(kept(pool(), "top", 1.0, 0)) == 8
-    assert outside_share([], "top", 0.5, 0) == {}
-    assert (
-        outside_share(pool(), "top", 0.5, 0)["short_text-2"]
-        == "rank 3 of 3 short_text pairs (top), the first 2 are kept"
-    )
+    assert left_out([], "top", 0.5, 0) == {}
+    assert left_out(pool(), "top", 0.5, 0)["short_text-2"] == "rank 3 of 3 short_text pairs (top), the first 2 are kept"
+
+
+def test_rows_that_a_filter_dropped_have_no_rank() -> None:
+    rows: list[Scores | None] = [None, *pool()[:4], None, *pool()[4:], None]
+    ranking = rank_pairs(rows, "top", 0.5, 0)
+    assert ranking.ranks.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 1, 0]
+    assert ranking.totals == {"yes_no": 4, "short_text": 3, "numeric": 1}
+    nothing = rank_pairs([None, None], "top", 0.5, 0)
+    assert [nothing.outside(number, "yes_no") for number in range(2)] == [None, None]
+
+
+def test_ranks_equal_a_plain_sort_over_many_chunks() -> None:
+    draw = random.Random(1)
+    rows = [
+        scores(sample_id=f"{draw.random():.12f}-é", question_kind=draw.choice("ab"), gain_chosen=draw.randrange(1, 40))
+        for _ in range(9000)
+    ]
+    for select, sign in (("top", -1), ("bottom", 1)):
+        ranks = rank_pairs(rows, select, 0.5, 0).ranks  # type: ignore[arg-type]
+        for kind in "ab":
+            plain = sorted(
+                (n for n, row in enumerate(rows) if row.question_kind == kind),
+                key=lambda n: (sign * rows[n].gain_chosen, rows[n].sample_id),
+            )
+            assert ranks[plain].tolist() == list(range(1, len(plain) + 1))
 
 
 @pytest.mark.parametrize(

@@ -119,14 +119,24 @@ def test_half_of_what_passes_is_kept_within_each_kind(built: ArtifactReader) -> 
         assert kept & {row.sample_id for row in rows if row.question_kind == kind} == expected
 
 
+def scored(policy: Policy, rows: list[Negative], blind: Any) -> list[PreferencePair]:
+    """All rows, opened and scored as one batch."""
+    opened = scoring.open_batch(policy, rows)
+    assert not opened.dropped
+    return scoring.score(policy, opened, blind)
+
+
 def plain_logprobs(policy: Policy, row: Negative, text: str, *, blind: bool) -> torch.Tensor:
     """Hugging Face's own forward pass of one row: no packing, no batching, none of our scoring code."""
     prompt = policy.prepare(row.question, [open_image(image) for image in row.images])
     completion = policy.encode_completion(text)
-    pixels = torch.zeros_like(prompt.pixel_values) if blind else prompt.pixel_values
+    pixels = torch.stack([image.pixel_values for image in prompt.images])
     with torch.no_grad():
         logits = (
-            policy.model(input_ids=torch.tensor([prompt.token_ids + completion]), pixel_values=pixels)
+            policy.model(
+                input_ids=torch.tensor([prompt.token_ids + completion]),
+                pixel_values=torch.zeros_like(pixels) if blind else pixels,
+            )
             .logits[0]
             .double()
         )
@@ -138,8 +148,7 @@ def plain_logprobs(policy: Policy, row: Negative, text: str, *, blind: bool) -> 
 def test_gains_equal_plain_forward_passes(demo_policy: Policy, negatives: list[Negative]) -> None:
     """Equation (1) of recipe 1.3 by a loop, blind by a mean-colour image (zeros after normalisation)."""
     rows = negatives[:5]
-    pairs, dropped = scoring.score(demo_policy, rows, "mean")
-    assert not dropped
+    pairs = scored(demo_policy, rows, "mean")
     for row, pair in zip(rows, pairs, strict=True):
         assert row.rejected is not None
         for text, gain, tokens, logprob, blind_logprob in (
@@ -166,7 +175,7 @@ def test_gains_equal_plain_forward_passes(demo_policy: Policy, negatives: list[N
 
 @pytest.mark.parametrize("blind", ["mask", "mean", "black", "drop"])
 def test_columns_agree_with_each_other(demo_policy: Policy, negatives: list[Negative], blind: Any) -> None:
-    pairs, _ = scoring.score(demo_policy, negatives[:4], blind)
+    pairs = scored(demo_policy, negatives[:4], blind)
     for pair in pairs:
         assert pair.blind == blind
         for side in ("chosen", "rejected"):
@@ -184,7 +193,7 @@ def test_a_neutral_objects_color_gains_more_than_a_prior_ones(demo_policy: Polic
     dev = [s for s in demo_samples("uniform", 5, DemoCounts(dev_probe=8, **none)) if s.split == "dev"]
     gains: dict[str, list[float]] = {"neutral": [], "prior_consistent": []}
     chosen = [s for s in dev if json.loads(s.meta)["probe"] in gains]
-    pairs, _ = scoring.score(demo_policy, [negative(s, other(s.answer)) for s in chosen], "mask")
+    pairs = scored(demo_policy, [negative(s, other(s.answer)) for s in chosen], "mask")
     for sample, pair in zip(chosen, pairs, strict=True):
         gains[json.loads(sample.meta)["probe"]].append(pair.gain_chosen)
     assert min(map(len, gains.values())) == 8
@@ -293,11 +302,11 @@ def test_rows_open_in_datasets_as_conversations(
 def test_a_text_that_the_model_cannot_take_names_the_sample(demo_policy: Policy, offline_samples: list[Sample]) -> None:
     sample = offline_samples[0]
     with pytest.raises(DataError, match=rf"special token '<image>'.*sample {sample.sample_id}"):
-        scoring.score(demo_policy, [negative(sample, "green", question="What is <image>?")], "mask")
+        scoring.open_batch(demo_policy, [negative(sample, "green", question="What is <image>?")])
     with pytest.raises(
         DataError, match=rf"tokens, the model takes \d+ \(sample {sample.sample_id}\). Mine the negatives"
     ):
-        scoring.score(demo_policy, [negative(sample, "green " * 3000)], "mask")
+        scoring.open_batch(demo_policy, [negative(sample, "green " * 3000)])
 
 
 def test_nothing_left_is_an_error_with_the_reasons(

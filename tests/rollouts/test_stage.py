@@ -20,7 +20,7 @@ from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.progress import NullProgress
 from mbpo_core.records import CLOSED_KINDS, Image, RolloutGroup, Sample
 from mbpo_core.rollouts import stage
-from mbpo_core.rollouts.collecting import Collector
+from mbpo_core.rollouts.collecting import Collector, Opened
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.stages import STAGES
 from mbpo_core.store.core import Store
@@ -139,8 +139,10 @@ def test_log_probs_are_those_of_the_sampling_distribution(
     """Teacher forcing at the sampling temperature gives back what was recorded: the ratio starts at 1."""
     config = RolloutsConfig(group_size=3, temperature=temperature, max_new_tokens=12)
     chosen = samples[30:34]
-    collected, dropped = Collector(demo_policy, "d", config, 0, 0).collect(chosen)
-    assert not dropped
+    collector = Collector(demo_policy, "d", config, 0, 0)
+    opened = collector.open_batch(chosen)
+    collected = collector.collect(opened)
+    assert not opened.dropped
     scored = group_logprobs(
         demo_policy,
         [
@@ -161,7 +163,8 @@ def test_seeds_belong_to_prompt_and_round(demo_policy: Policy, samples: list[Sam
     chosen = samples[30:36]
 
     def texts(batch: list[Sample], seed: int = 0, round_index: int = 0) -> dict[str, list[list[int]]]:
-        collected, _ = Collector(demo_policy, "d", config, seed, round_index).collect(batch)
+        collector = Collector(demo_policy, "d", config, seed, round_index)
+        collected = collector.collect(collector.open_batch(batch))
         return {group.sample_id: [one.token_ids for one in group.completions] for group in collected}
 
     first = texts(chosen)
@@ -181,8 +184,8 @@ def test_part_size_is_an_execution_knob_and_a_broken_stage_goes_on(
     calls: list[int] = []
     real = Collector.collect
 
-    def breaks(self: Collector, batch: list[Sample]) -> Any:
-        calls.append(len(batch))
+    def breaks(self: Collector, batch: Opened) -> Any:
+        calls.append(len(batch.samples) + len(batch.dropped))
         if len(calls) == 2:
             raise KeyboardInterrupt
         return real(self, batch)

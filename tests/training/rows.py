@@ -14,6 +14,7 @@ from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.records import Sample
 from mbpo_core.stage import Row
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.rows import ListTable
 
 POLICY = PolicyConfig(model="demo:absolute", device="cpu")
 DIGEST = "base"
@@ -96,7 +97,8 @@ def job(work: Path, *, rounds: int = 1, round_index: int = 0, **settings: Any) -
 
 def job_rows(policy: Policy, samples: list[Sample], *, pairs: int = 4, rollouts: int = 4, flat: int = 1) -> JobRows:
     """Pairs and rollouts together."""
-    return JobRows(pair_rows(samples, pairs), rollout_rows(policy, samples[::-1], rollouts, flat=flat))
+    online = rollout_rows(policy, samples[::-1], rollouts, flat=flat)
+    return JobRows(ListTable(pair_rows(samples, pairs)), ListTable(online))
 
 
 def _answer(text: str) -> Row:

@@ -37,7 +37,7 @@ def losses_of(policy: Any, rows: JobRows) -> list[tuple[Any, float]]:
     """An offline and an online group with what their losses are multiplied by."""
     groups = GroupSet(policy)
     config = job(Path()).config
-    pair, rollout = groups.add_pair(rows.pairs[0], config), groups.add_rollout(rows.rollouts[-1])
+    pair, rollout = groups.add_pairs(rows.pairs, config)[0], groups.add_rollouts(rows.rollouts)[-1]
     return [(groups[pair], 1.0), (groups[rollout], -2.0)]
 
 

@@ -17,6 +17,7 @@ from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.training.checkpoint import _read
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.job import JobRows, write_job
+from mbpo_core.training.rows import ListTable
 from tests.training.conftest import Recorder, Trained, trained
 from tests.training.rows import POLICY, job
 
@@ -39,7 +40,7 @@ print(json.dumps({"ids": inputs["input_ids"][0].tolist(), "logits": logits.tolis
 
 
 def test_checkpoint_loads_in_a_fresh_process_with_equal_logits(plain: Trained, rows: JobRows) -> None:
-    folder, row = plain.job.result / "checkpoint", rows.pairs[0]
+    folder, row = plain.job.result / "checkpoint", rows.pairs.content[0]
     messages = [
         {
             "role": "user",
@@ -52,7 +53,7 @@ def test_checkpoint_loads_in_a_fresh_process_with_equal_logits(plain: Trained, r
     answer = json.loads(done.stdout.splitlines()[-1])
     policy = load_policy(folder, POLICY)
     groups = GroupSet(policy)
-    prompt = groups[groups.add_pair(row, plain.job.config)].prompt
+    prompt = groups[groups.add_pairs(ListTable([row]), plain.job.config)[0]].prompt
     assert answer["ids"] == prompt.token_ids
     # Log-probs of every one-token answer, through our scoring, against the other process's logits.
     allowed = sorted(set(range(len(answer["logits"]))) - set(policy.banned_token_ids))
@@ -74,7 +75,7 @@ def test_checkpoint_carries_processor_and_template_unchanged(plain: Trained) -> 
 def test_half_precision_keeps_float32_weights_beside_the_published_ones(rows: JobRows, tmp_path: Path) -> None:
     half = job(tmp_path / "0", use_online=False, learning_rate=1e-5)
     half = half.model_copy(update={"policy_config": POLICY.model_copy(update={"dtype": "bfloat16"})})
-    first = trained(half, JobRows(rows.pairs[:2], []))
+    first = trained(half, JobRows(ListTable(rows.pairs.content[:2])))
     assert {tensor.dtype for tensor in first.weights.values()} == {torch.bfloat16}
     masters = dict(_read(half.result / "state", "weights"))
     published = dict(load_policy(half.result / "checkpoint", half.policy_config).model.named_parameters())
@@ -88,7 +89,7 @@ def test_half_precision_keeps_float32_weights_beside_the_published_ones(rows: Jo
             "previous": str(half.result / "state"),
         }
     )
-    second = trained(following, JobRows(rows.pairs[:2], []), Recorder())
+    second = trained(following, JobRows(ListTable(rows.pairs.content[:2])), Recorder())
     assert second.summary["optimizer_steps"] == 2
 
 

@@ -13,6 +13,7 @@ from mbpo_core.models.policy import Policy
 from mbpo_core.records import Sample
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.plan import batch_weights, deal_pairs, micro_batches, plan_batches
+from mbpo_core.training.rows import ListTable
 from mbpo_core.training.schedule import learning_rate
 from tests.training.rows import job, pair_rows, rollout_rows
 
@@ -21,10 +22,8 @@ from tests.training.rows import job, pair_rows, rollout_rows
 def groups(demo_policy: Policy, offline_samples: list[Sample]) -> GroupSet:
     """Ten pairs (0-9) and six rollout groups (10-15), two of them of equal rewards (10, 11)."""
     groups, config = GroupSet(demo_policy), TrainingConfig()
-    for row in pair_rows(offline_samples, 10):
-        groups.add_pair(row, config)
-    for row in rollout_rows(demo_policy, offline_samples, 6, flat=2):
-        groups.add_rollout(row)
+    assert groups.add_pairs(ListTable(pair_rows(offline_samples, 10)), config) == range(10)
+    assert groups.add_rollouts(ListTable(rollout_rows(demo_policy, offline_samples, 6, flat=2))) == range(10, 16)
     return groups
 
 
@@ -82,7 +81,7 @@ def test_groups_hold_what_rows_say(groups: GroupSet, demo_policy: Policy, offlin
     assert pair.completions[0][-1] in demo_policy.eos_token_ids
     assert (pair.source, pair.rewards, pair.rollout_logprobs) == ("offline", [2.0, 0.0], None)
     assert isinstance(pair.prompt, Prompt)
-    assert pair.prompt.pixel_values.shape[1] == 3
+    assert pair.prompt.images[0].pixel_values.shape[0] == 3
     assert isinstance(rollout, PromptGroup)
     assert (rollout.source, rollout.temperature) == ("online", 0.8)
     assert rollout.rollout_logprobs is not None

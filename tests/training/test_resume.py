@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from mbpo_core.errors import DataError
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.rows import ListTable
 from tests.training.conftest import Recorder, Trained, trained
 from tests.training.rows import job
 
@@ -73,7 +74,7 @@ def second_round(first: Trained, work: Path, **settings: object) -> Job:
 
 def test_two_rounds_equal_one_of_two_epochs(rows: JobRows, tmp_path: Path) -> None:
     settings = {"use_online": False, "warmup_steps": 3, "max_grad_norm": 1e9}
-    pairs = JobRows(rows.pairs[:2], [])  # one batch an epoch
+    pairs = JobRows(ListTable(rows.pairs.content[:2]))  # one batch an epoch
     whole = trained(job(tmp_path / "whole", epochs=2, **settings), pairs)
     first = trained(job(tmp_path / "0", rounds=2, **settings), pairs)
     second = trained(second_round(first, tmp_path / "1", **settings), pairs)

@@ -14,6 +14,7 @@ from mbpo_core.errors import ConfigError, TrainingDiverged
 from mbpo_core.models.families import FROZEN_PARTS
 from mbpo_core.models.llava import LlavaFamily
 from mbpo_core.training.job import JobRows
+from mbpo_core.training.rows import ListTable
 from tests.training.conftest import Trained, trained, weights
 from tests.training.rows import job
 
@@ -63,10 +64,10 @@ def test_metrics_tell_what_was_trained_on(plain: Trained) -> None:
 
 
 def test_swapping_the_pairs_mirrors_the_first_step(rows: JobRows, tmp_path: Path) -> None:
-    swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows.pairs]
+    swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows.pairs.content]
     settings: dict[str, Any] = {"use_online": False, "beta": 0.0, "pairs_per_step": 4, "zero_stage": 0}
     one = trained(job(tmp_path / "one", **settings), rows)
-    other = trained(job(tmp_path / "other", **settings), replace(rows, pairs=swapped))
+    other = trained(job(tmp_path / "other", **settings), replace(rows, pairs=ListTable(swapped)))
     before = weights(Path(one.job.policy))
     # AdamW's first step is the sign of the gradient times the rate: opposite pairs, opposite steps.
     steps = [torch.cat([(r.weights[n] - before[n]).flatten() for n in moved(r)]) for r in (one, other)]
@@ -127,8 +128,8 @@ def test_later_updates_of_a_batch_keep_the_first_ones_denominator(rows: JobRows,
 
 
 def test_groups_of_equals_change_nothing(rows: JobRows, tmp_path: Path) -> None:
-    flat = [r for r in rows.rollouts if len({c["reward"] for c in r["completions"]}) == 1]
-    result = trained(job(tmp_path, use_offline=False), JobRows([], flat))
+    flat = [r for r in rows.rollouts.content if len({c["reward"] for c in r["completions"]}) == 1]
+    result = trained(job(tmp_path, use_offline=False), JobRows(rollouts=ListTable(flat)))
     assert moved(result) == set()
     row = result.state.rows[0]
     assert (row.groups_zero_variance, row.groups_online, row.tokens, row.grad_norm) == (1, 0, 0, 0.0)
@@ -138,10 +139,10 @@ def test_groups_of_equals_change_nothing(rows: JobRows, tmp_path: Path) -> None:
 def test_divergence_names_step_and_number(rows: JobRows, tmp_path: Path) -> None:
     spoiled = [
         {**row, "completions": [{**c, "logprobs": [-1e4] * len(c["logprobs"])} for c in row["completions"]]}
-        for row in rows.rollouts
+        for row in rows.rollouts.content
     ]
     with pytest.raises(TrainingDiverged, match=r"loss_online is .*round 0, step 1.*learning_rate"):
-        trained(job(tmp_path, use_offline=False), JobRows([], spoiled))
+        trained(job(tmp_path, use_offline=False), JobRows(rollouts=ListTable(spoiled)))
 
 
 @pytest.mark.parametrize("stage", [0, 2])

@@ -22,7 +22,8 @@ PAIRS_PER_STEP = 4
 MAX_COMPLETION = 12
 LEARNING_RATE = 3e-4
 DPO_BETA = 0.1
-CLIP = 0.2
+CLIP = 0.1
+DAPO_CLIP_HIGH = 0.14
 
 _SUBJECTS = ("banana", "cat", "dog", "color", "the dog, the cat", "the banana")
 _WORDS = ("yellow", "Yes", "No", "the cat", "the dog", "A B C", "banana 1 2 3", "What color", "The banana is yellow.")
@@ -36,13 +37,17 @@ class Setting(NamedTuple):
     iterations: int
 
     @property
+    def clip_high(self) -> float:
+        """How far the ratio may rise: DAPO allows more."""
+        return DAPO_CLIP_HIGH if self.loss_type == "dapo" else CLIP
+
+    @property
     def name(self) -> str:
+        """As it stands in the file."""
         return f"{self.loss_type}-beta{self.beta}-mu{self.iterations}"
 
 
-SETTINGS = [
-    Setting(*values) for values in product(("grpo", "dr_grpo", "dapo"), (0.0, 0.04), (1, 2))
-]  # fmt: skip
+SETTINGS = [Setting(*values) for values in product(("grpo", "dr_grpo", "dapo"), (0.0, 0.04), (1, 2))]
 
 
 def questions(count: int) -> list[str]:

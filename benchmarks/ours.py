@@ -18,6 +18,7 @@ from mbpo_core.objectives.advantages import group_advantages
 from mbpo_core.objectives.normalization import completion_weights
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.losses import MicroBatch, micro_loss
+from mbpo_core.training.plan import needs_reference
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import join_world
 
@@ -51,7 +52,7 @@ class Trainer:
             scored: torch.Tensor = self._reference(groups, 1.0)
         return scored
 
-    def update(self, groups: list[PromptGroup], advantages: torch.Tensor, reference: torch.Tensor) -> None:
+    def update(self, groups: list[PromptGroup], advantages: torch.Tensor, reference: torch.Tensor | None) -> None:
         """Forward, loss, backward and optimizer over all groups at once."""
         lengths = [[len(tokens) for tokens in group.completions] for group in groups]
         flat = torch.tensor([length for group in lengths for length in group])
@@ -90,7 +91,9 @@ def grpo(point: Point, pause: Pause) -> None:
     pause.loaded()
     beta, group, tokens = point["beta"], point["group"], point["completion_tokens"]
     reference = load(point["image_tokens"]) if beta else None
-    trainer = Trainer(policy, reference, TrainingConfig(beta=beta, learning_rate=LEARNING_RATE))
+    config = TrainingConfig(use_offline=False, beta=beta, max_drop=0.0, learning_rate=LEARNING_RATE)
+    assert needs_reference(config) == bool(beta)  # TRL makes no reference pass at beta 0 either
+    trainer = Trainer(policy, reference, config)
     advantages = group_advantages(torch.tensor([rewards(group)] * PROMPTS)).flatten()
     watch = Stopwatch()
     for step in count():
@@ -112,8 +115,6 @@ def grpo(point: Point, pause: Pause) -> None:
             ]
             known = trainer.score(groups)
         with watch.phase("update"):
-            if known is None:  # beta is 0: no term of the loss depends on it
-                known = torch.tensor([row for each in groups for row in each.rollout_logprobs or []])
             trainer.update(groups, advantages, known)
         assert all(len(row) == tokens for each in groups for row in each.completions)
         if not pause(watch.take()):
@@ -139,7 +140,6 @@ def pairs(point: Point, pause: Pause) -> None:
             ]
             known = trainer.score(groups)
         with watch.phase("update"):
-            assert known is not None
             trainer.update(groups, torch.zeros(2 * len(groups)), known)
         if not pause(watch.take()):
             return

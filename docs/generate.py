@@ -1,4 +1,5 @@
-"""Write docs/configuration.md from the settings models; `tests/test_docs.py` checks that it is current.
+"""Write docs/configuration.md from the settings models, docs/commands.md from the command line, and the tables of
+docs/performance.md from benchmarks/results.json; `tests/test_docs.py` checks that they are current.
 
 python docs/generate.py
 """
@@ -6,6 +7,8 @@ python docs/generate.py
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,97 @@ def _option(option: Any) -> str:
     return f"`{name}`" + (" (required)" if option.required else "")
 
 
+def render_performance() -> str:
+    """The page as it is, with every table between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    records = json.loads((HERE.parent / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    page = (HERE / "performance.md").read_text(encoding="utf-8")
+
+    def fill(block: re.Match[str]) -> str:
+        name = block.group(1)
+        mine = [row for row in records if row["benchmark"].split("/")[0] == name]
+        return f"<!-- table {name} -->\n{_measured(mine, TABLES[name])}<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+Cell = Callable[[dict[str, Any]], str]
+
+
+def _measured(records: list[dict[str, Any]], columns: dict[str, tuple[str, Cell]]) -> str:
+    """A row for every grid point; a column is a heading and (the benchmark it reads, the cell)."""
+    points: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in records:
+        points.setdefault(json.dumps(row["grid"]), {})[row["benchmark"]] = row
+    if not points:
+        return ""
+    grid = list(json.loads(next(iter(points))))
+    lines = ["| " + " | ".join([*(name.replace("_", " ") for name in grid), *columns]) + " |"]
+    lines.append("|" + "---:|" * (len(grid) + len(columns)))
+    for point, rows in points.items():
+        cells = [cell(rows[name]) if name in rows else "" for name, cell in columns.values()]
+        lines.append("| " + " | ".join([*map(str, json.loads(point).values()), *cells]) + " |")
+    first = records[0]
+    peer = f"; {first['peer']} {first['peer_version']}" if first["peer_version"] else ""
+    return "\n".join([*lines, "", f"{first['machine']}{peer}; commit {first['commit']}."]) + "\n"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.1f}" if row["ratio"] >= 2 else f"{row['ratio']:.2f}"
+
+
+def _bound(row: dict[str, Any]) -> str:
+    return f"{row['peer_cpu_s'] / row['ideal_s']:.1f}"
+
+
+def _seconds(side: str) -> Cell:
+    return lambda row: f"{row[f'{side}_cpu_s']:.3f}"
+
+
+def _mib(row: dict[str, Any]) -> str:
+    return f"{row['ours_peak_mib']:.0f} / {row['peer_peak_mib']:.0f}"
+
+
+def _key(name: str, form: str = "{}") -> Cell:
+    return lambda row: form.format(row[name]) if row.get(name) is not None else ""
+
+
+TABLES: dict[str, dict[str, tuple[str, Cell]]] = {
+    "grpo": {
+        "sampling ratio": ("grpo/sampling", _ratio),
+        "scoring + update ratio": ("grpo/scoring+update", _ratio),
+        "whole ratio": ("grpo/whole", _ratio),
+        "whole bound": ("grpo/whole", _bound),
+        "ours, s": ("grpo/whole", _seconds("ours")),
+        "TRL, s": ("grpo/whole", _seconds("peer")),
+        "MiB, ours / TRL": ("grpo/whole", _mib),
+    },
+    "pairs": {
+        "ratio": ("pairs/whole", _ratio),
+        "bound": ("pairs/whole", _bound),
+        "ours, s": ("pairs/whole", _seconds("ours")),
+        "TRL, s": ("pairs/whole", _seconds("peer")),
+        "MiB, ours / TRL": ("pairs/whole", _mib),
+    },
+    "sampling": {
+        "ratio": ("sampling", _ratio),
+        "bound": ("sampling", _bound),
+        "ours, s": ("sampling", _seconds("ours")),
+        "generate, s": ("sampling", _seconds("peer")),
+        "MiB, ours / generate": ("sampling", _mib),
+    },
+    "mining": {
+        "ratio": ("mining", _ratio),
+        "ratio, frozen weights": ("mining/frozen peer", _ratio),
+        "bound": ("mining", _bound),
+        "ours, s": ("mining", _seconds("ours")),
+        "foolbox, s": ("mining", _seconds("peer")),
+        "log p reached, ours": ("mining", _key("logprob_ours")),
+        "log p reached, foolbox": ("mining", _key("logprob_peer")),
+    },
+}
+
+
 if __name__ == "__main__":
     (HERE / "configuration.md").write_text(render_configuration(), encoding="utf-8")
     (HERE / "commands.md").write_text(render_commands(), encoding="utf-8")
+    (HERE / "performance.md").write_text(render_performance(), encoding="utf-8")

@@ -175,7 +175,9 @@ class TrainingStep(Record):
     offline_loss: float | None
     online_loss: float | None
     grad_norm: float
-    kl: float = Field(description="Mean k3 to the reference over trained tokens, nats.")
+    kl: float | None = Field(
+        description="Mean k3 to the reference over trained tokens, nats; null where no reference was scored."
+    )
     clip_fraction: float = Field(description="Share of tokens where the clipped branch was taken.")
     advantage_abs: float = Field(description="Mean |advantage| over trained completions.")
     reward: float | None = Field(description="Mean online reward of the step's groups.")

@@ -95,9 +95,12 @@ def test_an_error_of_the_items_themselves_is_raised_too() -> None:
 
 
 def test_leaving_early_stops_the_thread() -> None:
-    with pytest.raises(RuntimeError, match="consumer"), ahead(count(), str) as results:
+    def use(results: Iterator[str]) -> None:
         assert next(results) == "0"
         raise RuntimeError("consumer")
+
+    with pytest.raises(RuntimeError, match="consumer"), ahead(count(), str) as results:
+        use(results)
     assert threads() == 0
     results = ahead(count(), str)
     assert next(results) == "0"

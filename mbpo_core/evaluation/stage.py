@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
@@ -57,7 +57,7 @@ def _batches(part: PartWriter, labels: list[str], places: int, count: int, batch
         yield labels[policy], start, min(start + batch, count)
 
 
-def _answered(ctx: StageContext, questions: Reader, batches: list[Batch]) -> Iterator[Answers]:
+def _answered(ctx: StageContext, questions: Reader, batches: list[Batch]) -> Generator[Answers, None, None]:
     """What each batch yields, in order; one policy is in memory at a time."""
     for label, same in groupby(batches, key=itemgetter(0)):
         yield from _answered_by(ctx, label, questions, list(same))

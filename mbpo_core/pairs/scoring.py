@@ -109,7 +109,7 @@ def _on_cpu(scored: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
     flat = [logprobs for both in scored for logprobs in both]
     if not flat:
         return []
-    pieces = torch.cat(flat).cpu().double().split([len(logprobs) for logprobs in flat])
+    pieces = torch.split(torch.cat(flat).cpu().double(), [len(logprobs) for logprobs in flat])
     return list(zip(pieces[0::2], pieces[1::2], strict=True))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
@@ -12,8 +15,29 @@ from mbpo_core.samples.problems import Unusable
 from mbpo_core.samples.readers import JsonlReader, ParquetReader, _parquet_files
 
 
-def named_images(config: SamplesConfig) -> list[Path]:
-    """The image files that the input names by path, sorted.
+class Files(Sequence[Path]):
+    """Different paths in the order of their names, kept as plain strings: a fifth of the memory."""
+
+    def __init__(self, names: list[str]) -> None:
+        names.sort()
+        self._names = [name for name, _ in groupby(names)]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        found = self._names[index]
+        return Path(found) if isinstance(found, str) else [Path(name) for name in found]
+
+
+def named_images(config: SamplesConfig) -> Files:
+    """The image files that the input names by path, each once, in the order of their names.
 
     Images that do not exist, or lie outside the image root, are not read and not listed: once they exist, the
     listing changes. Images inside the input (bytes, a dataset folder) change the input itself.
@@ -23,13 +47,16 @@ def named_images(config: SamplesConfig) -> list[Path]:
     """
     root = image_root(config)
     cells = (cell for cell in _image_cells(config, input_path(config)) if not is_missing(cell))
-    files: set[Path] = set()
-    for name in {name for cell in cells for name in named_paths(cell)}:
-        try:
-            files.add(resolve_image(root, name))
-        except Unusable:
+    asked: set[bytes] = set()  # digests of names, which many rows may share
+    files: list[str] = []
+    for name in (name for cell in cells for name in named_paths(cell)):
+        digest = hashlib.blake2b(name.encode(errors="replace"), digest_size=16).digest()
+        if digest in asked:
             continue
-    return sorted(files)
+        asked.add(digest)
+        with suppress(Unusable):
+            files.append(str(resolve_image(root, name)))
+    return Files(files)
 
 
 def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:

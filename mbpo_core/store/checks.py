@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mbpo_core.errors import DamagedArtifact, DataError
 from mbpo_core.stage import External
+from mbpo_core.store.digests import canonical
 from mbpo_core.store.files import Files
 from mbpo_core.store.manifest import StoredFile
 from mbpo_core.store.memo import MEMO, HashMemo
@@ -76,7 +77,8 @@ def listing(source: External, memo: HashMemo) -> dict[str, Any]:
         source: file or folder, or some files of a folder; linked folders are followed, hidden names are left out.
 
     Returns:
-        {"files": count, "bytes": total, "sha256": of the listing}; where it lies does not matter.
+        {"files": count, "bytes": total, "sha256": of the canonical JSON of all [name, bytes, sha256] by name}; where
+        it lies does not matter.
 
     Raises:
         DataError: there is no such file or folder, or it cannot be read.
@@ -87,10 +89,12 @@ def listing(source: External, memo: HashMemo) -> dict[str, Any]:
     total = hashlib.sha256(b"[")
     try:
         found = source.only() if source.only else [path] if path.is_file() else _files_below(path)
-        for name in sorted(
-            os.path.relpath(file, base) if source.only else file.relative_to(base).as_posix() for file in found
-        ):
-            pass
+        # Of each file only its name is kept, to be sorted.
+        for number, name in enumerate(sorted(file.relative_to(base).as_posix() for file in found)):
+            file = base / name
+            bytes_ = file.stat().st_size
+            total.update((("," if number else "") + canonical([name, bytes_, memo.local(file)])).encode())
+            count, size = count + 1, size + bytes_
     except OSError as error:
         raise DataError(
             f"cannot read the input: {error.strerror}",
@@ -99,13 +103,13 @@ def listing(source: External, memo: HashMemo) -> dict[str, Any]:
             remedy="Check the path in the samples section.",
         ) from error
     memo.save()
-    return {"files": len(entries), "bytes": sum(entry[1] for entry in entries), "sha256": digest_of(entries)}
+    total.update(b"]")
+    return {"files": count, "bytes": size, "sha256": total.hexdigest()}
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(2, "no such file or folder", str(folder))
-    found: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -114,5 +118,4 @@ def _files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in files if not name.startswith(".")]
-    return found
+        yield from (Path(place, name) for name in files if not name.startswith("."))

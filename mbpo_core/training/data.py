@@ -55,7 +55,7 @@ class GroupSet:
         return len(set(self._groups[index].rewards)) > 1
 
     def set_reference(self, index: int, logprobs: Iterable[float]) -> None:
-        """Keep the frozen reference's log-probs beside a group: those of all its tokens, one completion after another."""
+        """Keep the frozen reference's log-probs of all a group's tokens beside it, completion after completion."""
         self._groups[index].reference = array("f", logprobs)
 
     def add_pairs(self, table: Table, config: TrainingConfig) -> range:

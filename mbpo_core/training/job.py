@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ class JobRows:
         dealt: the order in which pairs were dealt, as row numbers of `pairs`; None for the table's own.
     """
 
-    pairs: Table = ListTable()
-    rollouts: Table = ListTable()
+    pairs: Table = field(default_factory=ListTable)
+    rollouts: Table = field(default_factory=ListTable)
     dealt: Sequence[int] | None = None
 
     @property

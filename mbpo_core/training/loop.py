@@ -23,7 +23,7 @@ from mbpo_core.training.checkpoint import (
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
-from mbpo_core.training.plan import Batch, plan_batches, wants_offline, wants_online
+from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import publish_policy
 from mbpo_core.training.reference import add_reference_logprobs
 from mbpo_core.training.scorer import Scorer
@@ -105,7 +105,9 @@ def _plan(policy: Policy, job: Job, rows: JobRows) -> tuple[GroupSet, list[Batch
 
 
 def _score_reference(policy: Policy, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
-    """Under the base model, which in the first round the policy still equals."""
+    """Under the base model, which in the first round the policy still equals; skipped where nothing depends on it."""
+    if not needs_reference(job.config):
+        return
     used = sorted({index for batch in batches for index in (*batch.offline, *batch.online)})
     same = job.policy_digest == job.reference_digest
     reference = policy if same else load_policy(Path(job.reference), job.policy_config)
@@ -154,7 +156,7 @@ def _summary(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], s
         "zero_variance_groups": len({index for batch in batches for index in batch.zero_variance}),
         "tokens": sum(row.tokens for row in rows),
         "kl_last": rows[-1].kl if rows else None,
-        "kl_max": max((row.kl for row in rows), default=None),
+        "kl_max": max((row.kl for row in rows if row.kl is not None), default=None),
         "grad_norm_max": max((row.grad_norm for row in rows), default=None),
         "chosen_drift_last": next((r.chosen_drift for r in reversed(rows) if r.chosen_drift is not None), None),
         "rollout_gap": state.rollout_gap,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ FIGURES = (
     "loss_offline",
     "loss_online",
     "kl",
+    "kl_tokens",
     "clipped",
     "tokens",
     "advantage",
@@ -48,7 +49,7 @@ class MicroBatch:
     weights: Tensor  # (B,) u_i of the step
     mask: Tensor  # (B, T) bool, from lengths
     counted: Tensor  # (B, T) bool, mask without the rows that only keep processes in step
-    reference: Tensor  # (B, T) nats
+    reference: Tensor | None  # (B, T) nats; None where nothing depends on it (`plan.needs_reference`)
     rollout: Tensor | None  # (B, T) nats, online only
 
     @property
@@ -57,7 +58,7 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same with its tensors on a device; pictures move when they are encoded."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
 
@@ -89,7 +90,7 @@ def collate(
         weights=torch.where(counted, share, torch.zeros_like(share)),
         mask=mask,
         counted=mask & counted[:, None],
-        reference=_padded([group.reference_logprobs for group in taken]),
+        reference=_padded([group.reference_logprobs for group in taken]) if taken[0].reference_logprobs else None,
         rollout=_padded([group.rollout_logprobs for group in taken]) if online else None,
     )
 
@@ -122,13 +123,13 @@ def micro_loss(
 
 
 def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, recorded: Tensor | None) -> HybridLoss:
-    old = batch.rollout
+    old, reference = batch.rollout, _reference(batch, policy_logprobs)
     if old is None:
-        old = offline_old_logprobs(config.offline_ratio, policy_logprobs, batch.reference, recorded)
+        old = offline_old_logprobs(config.offline_ratio, policy_logprobs, reference, recorded)
     return hybrid_loss(
         policy_logprobs,
         old,
-        batch.reference,
+        reference,
         batch.advantages,
         batch.mask,
         batch.weights,
@@ -143,7 +144,7 @@ def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, 
 def _dpo(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig) -> Tensor:
     policy, reference = (
         torch.where(batch.mask, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
-        for logprobs in (policy_logprobs, batch.reference)
+        for logprobs in (policy_logprobs, _reference(batch, policy_logprobs))
     )
     losses = dpo_loss(policy[0::2], policy[1::2], reference[0::2], reference[1::2], beta=config.dpo_beta)
     return (losses * batch.weights[0::2]).sum()
@@ -154,7 +155,9 @@ def _figures(batch: MicroBatch, policy: Tensor, loss: Tensor, clipped: Tensor) -
     rows = counted.any(dim=1)
     figures = dict.fromkeys(FIGURES, 0.0)
     figures[f"loss_{batch.source}"] = float(loss)
-    figures["kl"] = float(_kept(k3(policy, batch.reference), counted).sum(dtype=torch.float64))
+    reference = _reference(batch, policy)
+    figures["kl"] = float(_kept(k3(policy, reference), counted).sum(dtype=torch.float64))
+    figures["kl_tokens"] = 0.0 if batch.reference is None else float(counted.sum())
     figures["clipped"] = float((clipped & counted).sum())
     figures["tokens"] = float(counted.sum())
     figures["advantage"] = float(batch.advantages.abs()[rows].sum(dtype=torch.float64))
@@ -164,14 +167,19 @@ def _figures(batch: MicroBatch, policy: Tensor, loss: Tensor, clipped: Tensor) -
         figures["gap_online"] = float(_kept((policy - batch.rollout).abs(), counted).sum(dtype=torch.float64))
     else:
         size = len(batch.groups[0].completions)
-        means, reference = (
+        means, before = (
             _kept(logprobs, counted).sum(dim=1, dtype=torch.float64) / counted.sum(dim=1).clamp(min=1)
-            for logprobs in (policy, batch.reference)
+            for logprobs in (policy, reference)
         )
-        figures["chosen"], figures["chosen_reference"] = float(means[0::size].sum()), float(reference[0::size].sum())
+        figures["chosen"], figures["chosen_reference"] = float(means[0::size].sum()), float(before[0::size].sum())
         figures["rejected"] = float(means[1::size].sum()) if size > 1 else 0.0
         figures["pairs"] = float(rows[0::size].sum())
     return figures
+
+
+def _reference(batch: MicroBatch, policy_logprobs: Tensor) -> Tensor:
+    """The reference's log-probs; the policy's own where none were scored, because nothing then depends on them."""
+    return policy_logprobs.detach() if batch.reference is None else batch.reference
 
 
 def _advantages(group: PromptGroup, config: TrainingConfig) -> Tensor:

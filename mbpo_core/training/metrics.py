@@ -56,7 +56,7 @@ def step_row(
         offline_loss=figures["loss_offline"] if batch.offline else None,
         online_loss=figures["loss_online"] if batch.online else None,
         grad_norm=grad_norm,
-        kl=figures["kl"] / tokens,
+        kl=figures["kl"] / figures["kl_tokens"] if figures["kl_tokens"] else None,
         clip_fraction=figures["clipped"] / tokens,
         advantage_abs=figures["advantage"] / max(figures["completions"], 1.0),
         reward=sum(rewards) / len(rewards) if rewards else None,

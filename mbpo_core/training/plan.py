@@ -47,6 +47,11 @@ def wants_online(config: TrainingConfig) -> bool:
     return config.use_online and config.objective == "mbpo"
 
 
+def needs_reference(config: TrainingConfig) -> bool:
+    """Whether training looks at the reference: all but online groups alone, without KL term and floor."""
+    return wants_offline(config) or config.beta > 0 or config.max_drop > 0
+
+
 def plan_batches(
     groups: GroupSet, offline: Sequence[int], online: Sequence[int], config: TrainingConfig, seed: int, round_index: int
 ) -> list[Batch]:

@@ -80,7 +80,7 @@ class ParquetTable:
         self._file = pq.ParquetFile(path, memory_map=True)
         metadata = self._file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self._starts = [0, *accumulate(sizes)]
+        self._starts: list[int] = [0, *accumulate(sizes)]
         self._last: tuple[Any, list[Row]] = (None, [])
 
     def count(self) -> int:

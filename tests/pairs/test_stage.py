@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,58 @@ def test_nothing_left_is_an_error_with_the_reasons(
     mute = commit_rows(store, "negatives", [negative(offline_samples[0], None)], seed=1)
     with pytest.raises(DataError, match="no row is left of 1: no_rejected 1"):
         build(store, mute, reference, max_dropped_share=1.0)
+
+
+def test_no_more_than_a_part_is_read_at_once(
+    reference: PolicyRef, built: ArtifactReader, tmp_path: Path, negatives: list[Negative], monkeypatch: Any
+) -> None:
+    asked: list[tuple[str, int, tuple[str, ...] | None]] = []
+    real = ArtifactReader.slice
+
+    def watched(self: ArtifactReader, start: int, stop: int, table: str = "part", columns: Any = None) -> Any:
+        asked.append((self.ref.stage + "/" + table, stop - start, columns))
+        return real(self, start, stop, table, columns)
+
+    fresh = Store(tmp_path)
+    given = commit_rows(fresh, "negatives", negatives)
+    monkeypatch.setattr(ArtifactReader, "slice", watched)
+    again = build(fresh, given, reference, batch_size=8, part_rows=8)
+    assert again.ref.content == built.ref.content
+    # Scoring reads batches, and selecting parts; ranking in between streams columns without pictures.
+    assert [entry[:2] for entry in asked] == [("negatives/part", 8)] * 3 + [("pairs/scored", 8)] * 2 + [
+        ("pairs/scored", 6)
+    ]
+
+
+def test_an_error_ahead_leaves_what_was_done(
+    reference: PolicyRef, built: ArtifactReader, tmp_path: Path, negatives: list[Negative], monkeypatch: Any
+) -> None:
+    """The third batch cannot be opened: the first two parts are finished and adopted by the next attempt."""
+    fresh = Store(tmp_path)
+    given = commit_rows(fresh, "negatives", negatives)
+    opened: list[int] = []
+    real = stage.open_batch
+
+    def breaks(policy: Policy, rows: list[Negative]) -> Any:
+        opened.append(len(rows))
+        if len(opened) == 3:
+            raise DataError("the third batch is broken")
+        return real(policy, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "open_batch", breaks)
+        with pytest.raises(DataError, match="third batch"):
+            build(fresh, given, reference, batch_size=8, part_rows=8)
+    assert opened == [8, 8, 8]
+    monkeypatch.setattr(stage, "open_batch", lambda policy, rows: (opened.append(len(rows)), real(policy, rows))[1])
+    assert build(fresh, given, reference, batch_size=8, part_rows=8).ref.content == built.ref.content
+    assert opened == [8, 8, 8, 8]
+
+
+def test_working_ahead_changes_no_bit(
+    reference: PolicyRef, built: ArtifactReader, tmp_path: Path, negatives: list[Negative], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(stage, "ahead", lambda items, load: nullcontext(map(load, items)))
+    fresh = Store(tmp_path)
+    alone = build(fresh, commit_rows(fresh, "negatives", negatives), reference, batch_size=8)
+    assert alone.ref.content == built.ref.content

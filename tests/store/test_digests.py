@@ -11,7 +11,7 @@ import pytest
 
 from mbpo_core.errors import DamagedArtifact, DataError
 from mbpo_core.stage import External
-from mbpo_core.store.checks import ArtifactFolder, HashMemo, listing
+from mbpo_core.store.checks import MEMO, ArtifactFolder, HashMemo, listing
 from mbpo_core.store.digests import canonical, code_digest, content_digest, digest_of, pack, row_digests
 from mbpo_core.store.files import Files
 from mbpo_core.store.manifest import StoredFile
@@ -98,33 +98,56 @@ def test_a_listing_follows_links_but_not_in_circles(tmp_path: Path) -> None:
         listing(External(tmp_path / "none"), memo)
 
 
-def test_hashes_are_remembered_over_processes_until_a_file_changes(tmp_path: Path) -> None:
+def test_hashes_are_remembered_over_processes_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files, file = open_files(tmp_path / "tree"), tmp_path / "a"
     file.write_bytes(b"one")
-    fresh = HashMemo(files, "cache/hashes.json")
+    fresh = HashMemo(files, MEMO)
     right = fresh.local(file)
     fresh.save()
-    assert files.size("cache/hashes.json") is None, "a file this young may still change within its time stamp's grain"
+    assert files.size(MEMO) is None, "a file this young may still change within its time stamp's grain"
+    monkeypatch.setattr("mbpo_core.store.memo._FRESH_S", -1.0)
     stat = file.stat()
-    remembered = {str(file): [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, "remembered"]}
-    files.write("cache/hashes.json", json.dumps(remembered).encode())
-    assert HashMemo(files, "cache/hashes.json").local(file) == "remembered"
+    kept = HashMemo(files, MEMO)
+    kept._remember(str(file), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns], "ab" * 32)
+    kept.save()
+    assert HashMemo(files, MEMO).local(file) == "ab" * 32
     os.utime(file, (5, 5))
-    assert HashMemo(files, "cache/hashes.json").local(file) == right
-    files.write("cache/hashes.json", b"{broken")
-    assert HashMemo(files, "cache/hashes.json").local(file) == right
+    assert HashMemo(files, MEMO).local(file) == right
+    for damaged in (b"{broken", files.read(MEMO)[:-1] + b"?"):
+        files.write(MEMO, damaged)
+        assert HashMemo(files, MEMO).local(file) == right
+
+
+def test_two_processes_remember_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mbpo_core.store.memo._FRESH_S", -1.0)
+    monkeypatch.setattr("mbpo_core.store.memo._FOLD", 3)
+    paths = [tmp_path / f"{number}" for number in range(20)]
+    for path in paths:
+        path.write_text(path.name)
+    files = open_files(tmp_path / "tree")
+    one, other = HashMemo(files, MEMO), HashMemo(files, MEMO)
+    expected = [one.local(path) for path in paths[:12]] + [other.local(path) for path in paths[12:]]
+    one.save()
+    other.save()
+    assert files.size(MEMO) == 16 + 56 * len(paths)
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: pytest.fail("read again"))
+    again = HashMemo(files, MEMO)
+    assert [again.local(path) for path in paths] == expected
+    assert [other.local(path) for path in paths[::-1]] == expected[::-1]  # it read what the first had saved
 
 
 def test_old_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mbpo_core.store.checks._FRESH_S", -1.0)
+    monkeypatch.setattr("mbpo_core.store.memo._FRESH_S", -1.0)
     files, file = open_files(tmp_path / "tree"), tmp_path / "a"
     file.write_bytes(b"one")
-    memo = HashMemo(files, "cache/hashes.json")
+    memo = HashMemo(files, MEMO)
     digest = memo.local(file)
     memo.save()
     read = []
     monkeypatch.setattr(hashlib, "file_digest", lambda *args: read.append(args))
-    assert HashMemo(files, "cache/hashes.json").local(file) == digest
+    assert HashMemo(files, MEMO).local(file) == digest
     assert read == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from mbpo_core import tables
 from mbpo_core.store import Store
 from mbpo_core.store import table_reader as module
-from mbpo_core.store.checks import HashMemo
+from mbpo_core.store.checks import MEMO, HashMemo
 from mbpo_core.store.reader import ArtifactReader
 from mbpo_core.store.roots import open_files
 from tests.execution.conftest import make
@@ -101,8 +101,8 @@ def test_streaming_all_rows_keeps_one_row_group(reader: ArtifactReader, read: li
 
 
 def test_hashes_are_written_down_as_they_grow_not_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mbpo_core.store.checks._FRESH_S", -1.0)
-    files, memo = open_files(tmp_path / "tree"), HashMemo(open_files(tmp_path / "tree"), "cache/hashes.json")
+    monkeypatch.setattr("mbpo_core.store.memo._FRESH_S", -1.0)
+    files, memo = open_files(tmp_path / "tree"), HashMemo(open_files(tmp_path / "tree"), MEMO)
     written = 0
 
     def counted(path: str, data: bytes) -> None:
@@ -118,6 +118,6 @@ def test_hashes_are_written_down_as_they_grow_not_one_by_one(tmp_path: Path, mon
         memo.save(once_worth_it=True)
     assert written < 50
     memo.save()
-    again = HashMemo(files, "cache/hashes.json")
+    again = HashMemo(files, MEMO)
     assert again.local(tmp_path / "199") == memo.local(tmp_path / "199")
-    assert len(again._known or ()) == 200
+    assert len(again._table()) == 200

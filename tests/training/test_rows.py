@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mbpo_core.models.policy import Policy
 from mbpo_core.stage import Row
+from mbpo_core.training import reference, steps
 from mbpo_core.training import rows as module
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.job import JobRows, read_job, write_job
@@ -104,7 +107,8 @@ def test_log_probs_lose_nothing_in_their_arrays(rows: JobRows, demo_policy: Poli
         assert bare.rewards == [completion["reward"] for completion in row["completions"]]
         reference = np.float32([0.1 * place for place in range(sum(groups.lengths(index)))]).tolist()
         groups.set_reference(index, reference)
-        assert sum(groups.bare(index).reference_logprobs or [], []) == reference
+        kept = groups.bare(index).reference_logprobs or []
+        assert [value for completion in kept for value in completion] == reference
 
 
 def test_what_cannot_be_read_stops_at_its_step(rows: JobRows, tmp_path: Path) -> None:
@@ -121,3 +125,13 @@ def test_what_cannot_be_read_stops_at_its_step(rows: JobRows, tmp_path: Path) ->
     assert len(progress.figures) == 3
     assert len(trained(work, rows).state.rows) == 4
     assert collect(work, progress).state.batches_done == 4
+
+
+def test_working_ahead_changes_no_bit(
+    rows: JobRows, plain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in (steps, reference):
+        monkeypatch.setattr(user, "ahead", lambda items, load: nullcontext(map(load, items)))
+    alone = trained(job(tmp_path), rows)
+    assert alone.metrics == plain.metrics
+    assert all(torch.equal(alone.weights[name], plain.weights[name]) for name in plain.weights)

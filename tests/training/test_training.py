@@ -169,3 +169,17 @@ def test_settings_that_cannot_work_are_refused_before_loading(rows: JobRows, tmp
     half = half.model_copy(update={"policy_config": half.policy_config.model_copy(update={"dtype": "bfloat16"})})
     with pytest.raises(ConfigError, match="zero_stage"):
         trained(half, rows)
+
+
+def test_no_reference_is_scored_where_nothing_depends_on_it(
+    rows: JobRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Online groups alone, no KL term, no floor: the weights are those of a floor that is never reached."""
+    settings: dict[str, Any] = {"use_offline": False, "beta": 0.0, "epochs": 2}
+    floored = trained(job(tmp_path / "floored", max_drop=1e6, **settings), rows)
+    monkeypatch.setattr("mbpo_core.training.loop.add_reference_logprobs", None)  # would fail
+    free = trained(job(tmp_path / "free", max_drop=0.0, **settings), rows)
+    assert all(torch.equal(free.weights[name], value) for name, value in floored.weights.items())
+    assert {row.kl for row in free.state.rows} == {None}
+    assert free.summary["kl_max"] is None
+    assert all(row.kl is not None for row in floored.state.rows)

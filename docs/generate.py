@@ -196,6 +196,20 @@ TABLES: dict[str, dict[str, tuple[str, Cell]]] = {
         "log p reached, ours": ("mining", _key("logprob_ours")),
         "log p reached, foolbox": ("mining", _key("logprob_peer")),
     },
+    "memory": {
+        "peak, MiB": ("memory", _key("ours_peak_mib", "{:.0f}")),
+        "over 1,000 samples": ("memory", _key("peak_ratio", "{:.2f}")),
+        "rows written": ("memory", _key("rows")),
+        "ms a row": ("memory", _key("stage_ms_per_row", "{:.2f}")),
+    },
+    "pipeline": {
+        "seconds after import": ("pipeline", _key("seconds", "{:.1f}")),
+        "in the stages": ("pipeline", _key("stages_s", "{:.1f}")),
+        "in the store": ("pipeline", _key("store_s", "{:.2f}")),
+        "in Prefect": ("pipeline", _key("prefect_s", "{:.2f}")),
+        "stages run": ("pipeline", _key("stages_run")),
+        "a model was loaded": ("pipeline", _key("policy_module")),
+    },
 }
 
 

@@ -48,7 +48,7 @@ class Decoding:
     def keep(self, going: Tensor) -> None:
         """Let the others of the unfinished completions go; going is (n,) bool on the CPU."""
         self.alive, self._row = self.alive[going], self._row[going]
-        kept = self._row.unique()
+        kept = torch.unique(self._row)
         if len(kept) < len(self._follow):
             self._cache.batch_select_indices(kept.to(self.policy.device))
             self._follow, self._owner = self._follow[kept], self._owner[kept]

@@ -55,9 +55,11 @@ class ImageCache:
 
     Attributes:
         limit: bytes of pixel values that are kept.
+        entries: pictures that are kept, however small.
     """
 
     limit: int = 64 * 2**20
+    entries: int = 512
     _size: int = 0
     _kept: OrderedDict[str, ImageInput] = field(default_factory=OrderedDict)
     _lock: Any = field(default_factory=Lock)
@@ -74,7 +76,7 @@ class ImageCache:
             if made.key not in self._kept:
                 self._kept[made.key] = made
                 self._size += made.pixel_values.nbytes
-            while self._size > self.limit:
+            while self._size > self.limit or len(self._kept) > self.entries:
                 _, oldest = self._kept.popitem(last=False)
                 self._size -= oldest.pixel_values.nbytes
         return made

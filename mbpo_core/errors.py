@@ -34,6 +34,10 @@ class DataError(MbpoError):
     """Input data cannot be read or does not have the declared form."""
 
 
+class UnusableImage(DataError):
+    """A picture cannot be decoded, or not be brought into the model's form; its row is kept aside."""
+
+
 class SchemaError(DataError):
     """A table's columns differ from the schema of its kind."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mbpo_core.config import EvaluationConfig
-from mbpo_core.errors import DataError, VerifierError
+from mbpo_core.errors import DataError, UnusableImage, VerifierError
 from mbpo_core.evaluation.outcomes import parse_meta
 from mbpo_core.evaluation.vocabulary import split_words
 from mbpo_core.records import CLOSED_KINDS, Blind, Dropped
@@ -125,16 +125,14 @@ def _prepare(policy: Policy, sample: Row) -> Prompt | Dropped:
     from mbpo_core.verifiers.registry import require_answer
 
     try:
-        images = [open_image(image) for image in sample["images"]]
-    except DataError as error:
-        return _drop(sample, "unreadable_image", error)
-    try:
         if sample["kind"] in CLOSED_KINDS:
             require_answer(sample["kind"], sample["answer"], sample["choices"])
     except VerifierError as error:
         return _drop(sample, "unverifiable", error)
     try:
-        return policy.prepare(sample["question"], images)
+        return policy.prepare(sample["question"], [open_image(image) for image in sample["images"]])
+    except UnusableImage as error:
+        return _drop(sample, "unreadable_image", error)
     except DataError as error:
         raise DataError(error.what, where=f"sample {sample['sample_id']}", remedy=error.remedy) from error
 

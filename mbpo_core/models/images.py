@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mbpo_core import records
-from mbpo_core.errors import DataError
+from mbpo_core.errors import UnusableImage
 from mbpo_core.models.groups import ImageInput
 
 if TYPE_CHECKING:
@@ -23,21 +23,21 @@ def open_image(image: records.Image | Mapping[str, Any]) -> Image:
     """Decode a record's picture to RGB.
 
     Raises:
-        DataError: if there are no bytes or they are no picture.
+        UnusableImage: if there are no bytes or they are no picture.
     """
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
     data = image.bytes if isinstance(image, records.Image) else image.get("bytes")
     if not data:
-        raise DataError("the image has no bytes", remedy="Import the samples again: the importer inlines images.")
+        raise UnusableImage("the image has no bytes", remedy="Import the samples again: the importer inlines images.")
     try:
         with pil.open(io.BytesIO(data)) as picture:
             return picture.convert("RGB")
     except UnidentifiedImageError as error:  # its message holds a memory address, which no row may carry
-        raise DataError(f"the {len(data)} bytes are no picture in a known format") from error
+        raise UnusableImage(f"the {len(data)} bytes are no picture in a known format") from error
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be decoded: {error}") from error
+        raise UnusableImage(f"the image cannot be decoded: {error}") from error
 
 
 def png_bytes(pixels: Tensor) -> bytes:

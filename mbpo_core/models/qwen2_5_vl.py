@@ -17,7 +17,7 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from mbpo_core.errors import DataError, ShapeError
+from mbpo_core.errors import ShapeError, UnusableImage
 from mbpo_core.models.families import Part
 from mbpo_core.models.family import Family
 from mbpo_core.models.groups import ImageInput, Prompt
@@ -118,7 +118,9 @@ class Qwen2_5_VLFamily(Family):
         try:
             return self._processor.image_processor([image.convert("RGB")], return_tensors="np", **changed)
         except ValueError as error:  # the only one left for an RGB picture: it is too narrow to be resized
-            raise DataError(f"the image of {image.width} x {image.height} pixels cannot be resized: {error}") from error
+            raise UnusableImage(
+                f"the image of {image.width} x {image.height} pixels cannot be resized: {error}"
+            ) from error
 
     def _input(self, patches: Tensor, time: int, height: int, width: int) -> ImageInput:
         return ImageInput(patches, time * height * width // self._merge**2, (time, height, width))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbpo_core.errors import DataError
+from mbpo_core.errors import DataError, UnusableImage
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
@@ -40,15 +40,14 @@ def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dro
     Raises:
         DataError: if question or answer hold the model's image tokens.
     """
-    try:
-        pictures = [open_image(image) for image in sample.images]
-    except DataError as error:
-        return drop(sample, "unreadable_image", str(error))
-    if not pictures:
+    if not sample.images:
         return drop(sample, "unreadable_image", "the sample has no image to perturb")
     try:
+        pictures = [open_image(image) for image in sample.images]
         prompt = policy.prepare(sample.question, pictures)
         chosen = policy.encode_completion(sample.answer)
+    except UnusableImage as error:
+        return drop(sample, "unreadable_image", str(error))
     except DataError as error:
         raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
     needed = len(prompt.token_ids) + max(len(chosen), max_new_tokens)

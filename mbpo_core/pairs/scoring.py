@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbpo_core.errors import DataError
+from mbpo_core.errors import DataError, UnusableImage
 from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
@@ -79,14 +79,12 @@ def drop(row: Negative | PreferencePair, reason: str, detail: str) -> Dropped:
 def _group(policy: Policy, negative: Negative) -> PromptGroup | Dropped:
     if negative.rejected is None or not negative.rejected.strip():
         return drop(negative, "no_rejected", f"the {negative.kind} negative has no rejected response")
-    try:
-        pictures = [open_image(image) for image in negative.images]
-    except DataError as error:
-        return drop(negative, "unreadable_image", str(error))
     where = f"sample {negative.sample_id}"
     try:
-        prompt = policy.prepare(negative.question, pictures)
+        prompt = policy.prepare(negative.question, [open_image(image) for image in negative.images])
         completions = [policy.encode_completion(text) for text in (negative.chosen, negative.rejected)]
+    except UnusableImage as error:
+        return drop(negative, "unreadable_image", str(error))
     except DataError as error:
         raise DataError(error.what, where=where, remedy=error.remedy) from error
     _check_length(policy, prompt, completions, where)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mbpo_core.config import RolloutsConfig
-from mbpo_core.errors import DataError, VerifierError
+from mbpo_core.errors import DataError, UnusableImage, VerifierError
 from mbpo_core.generation.generate import Generated, generate
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.images import open_image
@@ -83,11 +83,9 @@ class Collector:
         except VerifierError as error:
             return _drop(sample, "unverifiable", str(error))
         try:
-            pictures = [open_image(image) for image in sample.images]
-        except DataError as error:
+            prompt = self.policy.prepare(sample.question, [open_image(image) for image in sample.images])
+        except UnusableImage as error:
             return _drop(sample, "unreadable_image", str(error))
-        try:
-            prompt = self.policy.prepare(sample.question, pictures)
         except DataError as error:
             raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
         needed, limit = len(prompt.token_ids) + self.config.max_new_tokens, self.policy.max_positions

@@ -61,7 +61,12 @@ def _save(records: list[Record]) -> None:
     kept = [row for row in before if row["benchmark"] not in names]
     lines = ",\n ".join(json.dumps(row) for row in [*kept, *records])
     RESULTS.write_text(f"[\n {lines}\n]\n", encoding="utf-8")
-    bound = {"gflops": round(limits.gflops(), 2), "machine": machine(), "commit": commit()}
+    bound = {
+        "gflops": round(limits.gflops(), 2),
+        "gbytes": round(limits.gbytes(), 2),
+        "machine": machine(),
+        "commit": commit(),
+    }
     LIMITS.write_text(json.dumps(bound, indent=1) + "\n", encoding="utf-8")
 
 

@@ -6,7 +6,9 @@ sum of its phases; TRL's whole step runs from one `on_step_end` to the next.
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import product
+from operator import add
 from typing import Any
 
 from benchmarks import limits
@@ -58,7 +60,7 @@ def _records(point: Point, ours: Measured, peer: Measured, repeats: int) -> list
             package="trl",
             repeats=repeats,
             peaks=(ours.peak_mib, peer.peak_mib) if name == "whole" else None,
-            **limits.keys(sum(needed[part] for part in parts)),
+            **limits.keys(reduce(add, (needed[part] for part in parts))),
         )
         for name, parts in phases.items()
     ]

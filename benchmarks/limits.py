@@ -13,7 +13,7 @@ import json
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.models import model_folder
 from benchmarks.sides import Point
@@ -37,45 +37,80 @@ def gflops() -> float:
     return 2 * 1024**3 / best / 1e9
 
 
-def keys(operations: float) -> dict[str, float]:
+@cache
+def gbytes() -> float:
+    """Billions of bytes a second read and written by copying 256 MiB, one thread, best of 10."""
+    import torch
+
+    torch.set_num_threads(1)
+    source = torch.rand(64 * 2**20)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(10):
+        start = time.process_time()
+        target.copy_(source)
+        best = min(best, time.process_time() - start)
+    return 2 * source.nbytes / best / 1e9
+
+
+class Need(NamedTuple):
+    """What a step cannot do without."""
+
+    operations: float
+    bytes: float
+
+    def __add__(self, other: Need) -> Need:  # type: ignore[override]
+        return Need(self.operations + other.operations, self.bytes + other.bytes)
+
+
+def keys(need: Need) -> dict[str, float]:
     """What a record says about its bound."""
-    return {"ideal_gflop": round(operations / 1e9, 3), "ideal_s": round(operations / gflops() / 1e9, 5)}
+    seconds = max(need.operations / gflops(), need.bytes / gbytes()) / 1e9
+    return {
+        "ideal_gflop": round(need.operations / 1e9, 3),
+        "ideal_mib": round(need.bytes / 2**20, 1),
+        "ideal_s": round(seconds, 5),
+    }
 
 
-def grpo(point: Point, prompts: int) -> dict[str, float]:
-    """Operations of each phase of a GRPO step."""
+def grpo(point: Point, prompts: int) -> dict[str, Need]:
+    """Operations and bytes of each phase of a GRPO step."""
     model = _Model(point["image_tokens"])
     group, tokens = point["group"], point["completion_tokens"]
     # The last sampled token is never read, and the first comes from the prompt's own logits.
     sampling = model.vision + model.read() + group * model.extend(model.prompt, tokens - 1)
     sampling += (1 + group * (tokens - 1)) * model.head
     scoring = model.score(group, tokens)
+    past = sum(model.prompt + group * step for step in range(1, tokens))
+    read = model.tower_bytes + tokens * model.language_bytes + prompts * past * model.key_bytes
     return {
-        "sampling": prompts * sampling,
-        "scoring": prompts * (model.vision + scoring) if point["beta"] else 0.0,
-        "update": prompts * (model.vision + 3 * scoring),
+        "sampling": Need(prompts * sampling, read),
+        "scoring": Need(prompts * (model.vision + scoring), model.all_bytes) if point["beta"] else Need(0.0, 0.0),
+        "update": Need(prompts * (model.vision + 3 * scoring), model.update_bytes),
     }
 
 
-def pairs(point: Point, count: int) -> float:
-    """Operations of a DPO step: reference, forward, backward."""
+def pairs(point: Point, count: int) -> Need:
+    """A DPO step: reference, forward, backward, optimizer."""
     model = _Model(point["image_tokens"])
-    return count * (2 * model.vision + 4 * model.score(2, point["completion_tokens"]))
+    operations = count * (2 * model.vision + 4 * model.score(2, point["completion_tokens"]))
+    return Need(operations, model.all_bytes + model.update_bytes)
 
 
-def attack(point: Point, images: int, steps: int) -> float:
-    """Operations of an attack: forward through everything, and the gradient of the activations alone."""
+def attack(point: Point, images: int, steps: int) -> Need:
+    """An attack: forward through everything, and the gradient of the activations alone."""
     model = _Model(point["image_tokens"])
-    return images * steps * 2 * (model.vision + model.score(1, point["completion_tokens"]))
+    one = 2 * (model.vision + model.score(1, point["completion_tokens"]))
+    return Need(images * steps * one, steps * 2 * model.all_bytes)
 
 
-def sampling(point: Point, prompts: int) -> float:
-    """Operations of sampling alone."""
+def sampling(point: Point, prompts: int) -> Need:
+    """Sampling alone."""
     return grpo({**point, "beta": 0.0}, prompts)["sampling"]
 
 
 class _Model:
-    """Operations of the parts of a benchmark model; tokens of its prompts."""
+    """Operations and bytes of the parts of a benchmark model; tokens of its prompts."""
 
     def __init__(self, image_tokens: int) -> None:
         config = json.loads(Path(model_folder(image_tokens), "config.json").read_text(encoding="utf-8"))
@@ -91,6 +126,18 @@ class _Model:
         self.vision += seen * seen * 4.0 * vision["num_hidden_layers"] * wide
         self.vision += image_tokens * 2.0 * (3 * vision["patch_size"] ** 2 * wide)
         self.vision += image_tokens * 2.0 * (wide * text["hidden_size"] + text["hidden_size"] ** 2)
+
+        matrices = (
+            vision["num_hidden_layers"] * _layer(vision, 2) + wide * text["hidden_size"] + text["hidden_size"] ** 2
+        )
+        self.tower_bytes = 4.0 * (matrices + 3 * vision["patch_size"] ** 2 * wide)
+        self.language_bytes = 4.0 * (
+            text["num_hidden_layers"] * _layer(text, 3) + text["hidden_size"] * text["vocab_size"]
+        )
+        self.key_bytes = 8.0 * text["num_hidden_layers"] * text["hidden_size"]  # keys and values of a token
+        self.all_bytes = self.tower_bytes + self.language_bytes
+        # Read forward and backward; gradients written; AdamW reads weight, gradient and two moments, writes three.
+        self.update_bytes = 2 * self.all_bytes + 8 * self.language_bytes
 
     def read(self) -> float:
         """The prompt, as far as what follows it needs."""

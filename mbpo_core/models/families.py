@@ -17,7 +17,12 @@ Part = Literal["vision", "projector", "language"]
 
 FAMILIES: dict[str, str] = {
     "llava": "mbpo_core.models.llava:LlavaFamily",
+    "llava_next": "mbpo_core.models.llava_next:LlavaNextFamily",
+    "llava_onevision": "mbpo_core.models.llava_onevision:LlavaOnevisionFamily",
     "qwen2_5_vl": "mbpo_core.models.qwen2_5_vl:Qwen2_5_VLFamily",
+    "qwen2_vl": "mbpo_core.models.qwen2_vl:Qwen2VLFamily",
+    "qwen3_vl": "mbpo_core.models.qwen3_vl:Qwen3VLFamily",
+    "qwen3_vl_moe": "mbpo_core.models.qwen3_vl:Qwen3VLFamily",
 }
 """model_type -> "module:class" of its adapter."""
 

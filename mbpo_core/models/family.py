@@ -65,7 +65,10 @@ class Family(ABC):
 
     @abstractmethod
     def native(self, image: Image) -> Tensor:
-        """(3, H, W) uint8: the image at the size the vision tower sees, resized and cropped once."""
+        """(3, H, W) uint8: the image at the size the vision tower sees, resized and cropped once.
+
+        The picture itself where the tower sees it at several sizes; `image_input` then resizes.
+        """
 
     @abstractmethod
     def image_input(self, normalised: Tensor) -> ImageInput:
@@ -77,7 +80,10 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, model: Any, images: Sequence[ImageInput]) -> list[Tensor]:
-        """M tensors (F, D): what the language model sees of each image; differentiable."""
+        """M tensors (F, D): what the language model sees of each image; differentiable.
+
+        D is the width of the embeddings, or more where `hidden` of the same family takes more.
+        """
 
     @abstractmethod
     def part_of(self, parameter_name: str) -> Part:
@@ -96,7 +102,7 @@ class Family(ABC):
     def blinded(self, image: ImageInput, blind: Blind) -> ImageInput:
         """The blank image that stands for this one; equal sizes share a key."""
         pixels = self.blank_pixels(image, blind)
-        return replace(image, pixel_values=pixels, key=f"{blind}-{tuple(pixels.shape)}-{image.grid}")
+        return replace(image, pixel_values=pixels, key=f"{blind}-{tuple(pixels.shape)}-{image.grid}-{image.size}")
 
     def positions(self, prompt: Prompt) -> Tensor:
         """(A, P) long: position ids of the whole prompt; completions go on behind its largest, on every axis."""
@@ -111,6 +117,7 @@ class Family(ABC):
         attention_mask: Tensor,
         position_ids: Tensor,
         cache: Any = None,
+        **more: Any,
     ) -> Tensor:
         """Last hidden states of the language model.
 
@@ -121,6 +128,7 @@ class Family(ABC):
             attention_mask: (B, L) bool over all keys, or (B, 1, L, keys) additive in the model's dtype.
             position_ids: (A, B, L) long.
             cache: keys and values so far; extended in place.
+            more: arguments that only this family's language model knows; for subclasses.
 
         Returns:
             (B, L, D) in the model's dtype.
@@ -128,7 +136,7 @@ class Family(ABC):
         language = self.language_model(model)
         embeddings = language.get_input_embeddings()(input_ids)
         if features:
-            slots = torch.isin(input_ids, torch.tensor(self.image_token_ids(), device=input_ids.device))
+            slots = self.image_positions(input_ids)
             embeddings = embeddings.masked_scatter(slots[..., None], torch.cat(list(features)).to(embeddings))
         output = language(
             inputs_embeds=embeddings,
@@ -136,9 +144,14 @@ class Family(ABC):
             position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
+            **more,
         )
         states: Tensor = output.last_hidden_state
         return states
+
+    def image_positions(self, input_ids: Tensor) -> Tensor:
+        """(B, L) bool: the places of (B, L) ids that images fill."""
+        return torch.isin(input_ids, torch.tensor(self.image_token_ids(), device=input_ids.device))
 
     def language_model(self, model: Any) -> Any:
         """The transformer between embeddings and vocabulary projection."""

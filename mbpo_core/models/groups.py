@@ -14,16 +14,18 @@ class ImageInput:
     """One image as a vision tower takes it.
 
     Attributes:
-        pixel_values: float32, of the family's own shape: (3, H, W), or (patches, values a patch).
+        pixel_values: float32, of the family's own shape: (3, H, W), (tiles, 3, H, W), or (patches, values a patch).
         features: image positions that it fills in a prompt.
         grid: patches in time, height and width; None in families that cut every image alike.
         key: equal keys mean equal pixels, which are encoded once; "" is equal to nothing.
+        size: height and width of the picture; None in families that can do without.
     """
 
     pixel_values: Tensor
     features: int
     grid: tuple[int, int, int] | None = None
     key: str = ""
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
         packing.give_up(obstacle)
         return packing
     linear = sum(p.numel() for name, p in language.named_parameters() if p.ndim == 2 and "embed" not in name)
+    if experts := sum(p.numel() for p in language.parameters() if p.ndim == 3):  # a token goes through a few of them
+        linear += experts * config.num_experts_per_tok // config.num_experts
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     pair = 4.0 * config.num_hidden_layers * config.num_attention_heads * head
     return Packing(mode, token_cost=2.0 * linear, pair_cost=pair)

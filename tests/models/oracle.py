@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mbpo_core.models.groups import ImageInput, Prompt, PromptGroup
 from mbpo_core.models.policy import Policy
@@ -20,6 +21,9 @@ def model_inputs(policy: Policy, images: Sequence[ImageInput], ids: Tensor) -> d
     if not images:
         return {}
     pixels = [image.pixel_values for image in images]
+    if images[0].size is not None:
+        sizes = torch.tensor([image.size for image in images])
+        return {"pixel_values": pad_sequence(pixels, batch_first=True), "image_sizes": sizes}
     if images[0].grid is None:
         return {"pixel_values": torch.stack(pixels)}
     return {

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,20 @@ from mbpo_core.models.layout import Pack, lay_out, visible
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.training.publish import publish_policy
-from tests.models.oracle import own_blindfolded, own_logits, own_logprobs, own_positions
-from tests.models.tiny import TINY, save_tiny_qwen
+from tests.models.oracle import model_inputs, own_blindfolded, own_logits, own_logprobs, own_positions
+from tests.models.tiny import TINY
 
 QUESTION = "What color is the banana?"
+PROJECTORS = {
+    "llava": ["multi_modal_projector"],
+    "llava_next": ["multi_modal_projector", "image_newline"],
+    "llava_onevision": ["multi_modal_projector", "image_newline"],
+    "qwen2_5_vl": ["visual.merger"],
+    "qwen2_vl": ["visual.merger"],
+    "qwen3_vl": ["visual.merger", "visual.deepstack_merger_list"],
+    "qwen3_vl_moe": ["visual.merger", "visual.deepstack_merger_list"],
+}
+QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
 
 
 def test_every_family_has_a_tiny_model() -> None:
@@ -42,10 +53,10 @@ def test_prompt_equals_the_processor(family_policy: Policy, pictures: list[Image
     assert prompt.token_ids == expected["input_ids"][0].tolist()
     assert len(prompt.images) == count
     if count:
-        found = torch.cat([image.pixel_values.reshape(-1) for image in prompt.images])
-        assert torch.equal(found, expected["pixel_values"].reshape(-1))
-        grids = [image.grid for image in prompt.images]
-        assert grids == ([tuple(g) for g in expected["image_grid_thw"].tolist()] if grids[0] else [None] * count)
+        found = model_inputs(family_policy, prompt.images, expected["input_ids"])
+        for name in ("pixel_values", "image_grid_thw", "image_sizes"):
+            assert (name in found) == (name in expected)
+            assert name not in found or torch.equal(found[name], expected[name])
 
 
 @pytest.mark.parametrize("answer", ["The banana is yellow.", "Yes", "grün, ü!"])
@@ -65,16 +76,19 @@ def test_images_of_native_size_equal_the_processor(family_policy: Policy, pictur
         native, read = family.native(picture), family.read(picture)
         assert native.dtype == torch.uint8
         ours = family.image_inputs(native[None] / 255)[0]
-        assert (ours.features, ours.grid) == (read.features, read.grid)
+        assert (ours.features, ours.grid, ours.size) == (read.features, read.grid, read.size)
         assert (ours.pixel_values - read.pixel_values).abs().max() < 1e-6
         again = family.native(Image.fromarray(native.permute(1, 2, 0).numpy()))
         assert torch.equal(again, native), "an image of native size must pass the processor unchanged"
 
 
 def test_features_are_differentiable_in_the_pixels(family_policy: Policy, pictures: list[Image.Image]) -> None:
-    """Autograd against central differences along pixels that are far apart, and along random directions."""
+    """Autograd against central differences along pixels that are far apart, and along random directions.
+
+    Between the levels of 8 bits: on them a family that rounds has no derivative.
+    """
     family, model = family_policy.family, family_policy.model.double()
-    image = family.native(pictures[1]).double()[None] / 255
+    image = 0.01 + 0.98 * family.native(pictures[1]).double()[None] / 255
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(family.encode(model, family.image_inputs(image))[0].shape, generator=generator).double()
 
@@ -140,10 +154,10 @@ def test_blank_images_are_mean_and_black(family_policy: Policy, pictures: list[I
         shown = family.read(Image.fromarray(np.zeros((height, width, 3), dtype=np.uint8)))
         torch.testing.assert_close(black.pixel_values, shown.pixel_values, atol=1e-6, rtol=0)
         for blank in (mean, black):
-            assert (blank.features, blank.grid) == (image.features, image.grid)
+            assert (blank.features, blank.grid, blank.size) == (image.features, image.grid, image.size)
         assert mean.key != black.key
     keys = {family.blinded(family.read(picture), "mean").key for picture in pictures}
-    assert len(keys) == len({(i.pixel_values.shape, i.grid) for i in map(family.read, pictures)})
+    assert len(keys) == len({(i.pixel_values.shape, i.grid, i.size) for i in map(family.read, pictures)})
 
 
 @pytest.mark.parametrize("blind", ["mask", "mean", "black", "drop"])
@@ -201,8 +215,8 @@ def test_parts_cover_the_model(family_policy: Policy, pictures: list[Image.Image
     seeing = {name for name, part in parts.items() if part != "language"}
     assert reached <= seeing
     assert all("post_layernorm" in name for name in seeing - reached), "LLaVA's tower has one layer that is not used"
-    named = {"llava": "multi_modal_projector", "qwen2_5_vl": "visual.merger"}[family_policy.model.config.model_type]
-    assert {name for name in parts if parts[name] == "projector"} == {name for name in parts if named in name}
+    named = PROJECTORS[family_policy.model.config.model_type]
+    assert {n for n in parts if parts[n] == "projector"} == {n for n in parts if any(part in n for part in named)}
     assert all(parts[name] == "language" for name in parts if "lm_head" in name or "language_model" in name)
 
 
@@ -218,18 +232,24 @@ def test_published_folder_is_the_same_policy(
         _assert_same(again, family_policy, pictures)
 
 
-def test_qwen_folder_in_the_hubs_old_layout_is_the_same_policy(pictures: list[Image.Image], tmp_path: Path) -> None:
-    """preprocessor_config.json with min_pixels and max_pixels, and chat_template.json, as the hub has them."""
-    folder = save_tiny_qwen(tmp_path / "new")
+@pytest.mark.parametrize("model_type", QWENS)
+def test_qwen_folder_in_the_hubs_old_layout_is_the_same_policy(
+    pictures: list[Image.Image], tmp_path: Path, model_type: str
+) -> None:
+    """preprocessor_config.json with min_pixels and max_pixels, chat_template.json and config.json as the hub's."""
+    folder = TINY[model_type](tmp_path / "new")
     old = shutil.copytree(folder, tmp_path / "old")
     images = json.loads((old / "processor_config.json").read_text())["image_processor"]
     size = images.pop("size")
     images |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
-    (old / "preprocessor_config.json").write_text(json.dumps({**images, "processor_class": "Qwen2_5_VLProcessor"}))
+    named = json.loads((old / "processor_config.json").read_text())["processor_class"]
+    (old / "preprocessor_config.json").write_text(json.dumps({**images, "processor_class": named}))
     template = (old / "chat_template.jinja").read_text()
     (old / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     (old / "chat_template.jinja").unlink()
     (old / "processor_config.json").unlink()
+    config = json.loads((old / "config.json").read_text())
+    (old / "config.json").write_text(json.dumps(_as_on_the_hub(config)))
     new = load_policy(folder, PolicyConfig(device="cpu"))
     policy = load_policy(old, PolicyConfig(device="cpu"))
     _assert_same(policy, new, pictures)
@@ -237,14 +257,27 @@ def test_qwen_folder_in_the_hubs_old_layout_is_the_same_policy(pictures: list[Im
     _assert_same(load_policy(tmp_path / "published", PolicyConfig(device="cpu")), new, pictures)
 
 
-def test_qwen_refuses_sizes_it_cannot_take(tmp_path: Path) -> None:
-    policy = load_policy(save_tiny_qwen(tmp_path), PolicyConfig(device="cpu"))
+@pytest.mark.parametrize("model_type", QWENS)
+def test_qwen_refuses_sizes_it_cannot_take(tmp_path: Path, model_type: str) -> None:
+    policy = load_policy(TINY[model_type](tmp_path), PolicyConfig(device="cpu"))
     with pytest.raises(ShapeError, match=r"20 x 16 pixels.*multiples of 8"):
         policy.family.image_inputs(torch.rand(1, 3, 20, 16))
     with pytest.raises(DataError, match=r"800 x 2 pixels cannot be resized.*aspect ratio"):
         policy.prepare(QUESTION, [Image.new("RGB", (800, 2))])
     with pytest.raises(DataError, match="special token"):
         policy.prepare("What is <|video_pad|>?", [])
+
+
+def _as_on_the_hub(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json in the words of older transformers; Qwen2's and Qwen2.5's text settings stand at the top."""
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    text |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    if config["model_type"].startswith("qwen3_vl"):
+        return {**config, "text_config": text}
+    text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    del text["model_type"], text["layer_types"], config["vision_config"]["model_type"]
+    return {**text, **config}
 
 
 def _assert_same(policy: Policy, other: Policy, pictures: list[Image.Image]) -> None:

@@ -113,9 +113,13 @@ def test_costs_count_the_language_models_layers(family_policy: Policy) -> None:
     text = family_policy.model.config.get_text_config()
     width, inner = text.hidden_size, text.intermediate_size
     shared = text.num_key_value_heads / text.num_attention_heads
-    layer = 2 * width * width * (1 + shared) + 3 * width * inner
+    heads = text.num_attention_heads * (getattr(text, "head_dim", None) or width // text.num_attention_heads)
+    mlp = 3 * width * inner
+    if experts := getattr(text, "num_experts_per_tok", 0):
+        mlp = 3 * width * text.moe_intermediate_size * experts + width * text.num_experts  # and the router
+    layer = 2 * width * heads * (1 + shared) + mlp
     assert family_policy.packing.token_cost == 2 * text.num_hidden_layers * layer
-    assert family_policy.packing.pair_cost == 4 * text.num_hidden_layers * width
+    assert family_policy.packing.pair_cost == 4 * text.num_hidden_layers * heads
 
 
 @pytest.mark.parametrize(

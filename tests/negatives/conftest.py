@@ -7,7 +7,7 @@ from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.negatives.items import Item
 from mbpo_core.negatives.tasks import Task, open_task
 from mbpo_core.records import Sample
-from tests.models.tiny import save_tiny_qwen
+from tests.models.tiny import TINY
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def items(demo_policy: Policy, offline_samples: list[Sample]) -> list[Item]:
     ]
 
 
-@pytest.fixture(scope="session")
-def qwen(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+@pytest.fixture(scope="session", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def qwen(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Policy:
     """A tiny model with random weights whose images are of many sizes."""
-    return load_policy(save_tiny_qwen(tmp_path_factory.mktemp("qwen")), PolicyConfig(device="cpu"))
+    return load_policy(TINY[request.param](tmp_path_factory.mktemp("qwen")), PolicyConfig(device="cpu"))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -40,7 +41,7 @@ def score(policy: Policy, items: Sequence[Item], images: Sequence[Tensor]) -> Te
     with torch.no_grad():
         return torch.cat(
             [
-                image_logprobs(policy, [item.prompt], [item.chosen], [image / 255]).means
+                image_logprobs(policy, [item.prompt], [item.aim], [image / 255]).means
                 for item, image in zip(items, images, strict=True)
             ]
         )
@@ -163,14 +164,16 @@ def test_a_confirmed_flip_ends_the_attack_on_the_image_that_was_shown(demo_polic
             assert (result.stopped, result.steps) == ("steps", 8)
 
 
-def test_mixed_native_sizes(qwen: Policy) -> None:
+@pytest.mark.parametrize("targeted", [False, True])
+def test_mixed_native_sizes(qwen: Policy, targeted: bool) -> None:
+    target = qwen.encode_completion("No") if targeted else None
     items: list[Item] = []
     for seed, (width, height) in enumerate([(32, 24), (16, 16), (24, 32), (32, 24), (16, 16), (32, 24)]):
         pixels = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
         picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
         prompt = qwen.prepare("What color is the banana?", [picture])
         native = qwen.family.native(picture)[None]
-        items.append(Item(prompt, native, qwen.encode_completion("The banana is yellow."), None, seed))
+        items.append(Item(prompt, native, qwen.encode_completion("The banana is yellow."), target, seed))
     assert len({item.size for item in items}) == 3
     with watched(qwen) as shapes:
         together = attack(qwen, items, SETTINGS)
@@ -180,4 +183,5 @@ def test_mixed_native_sizes(qwen: Policy) -> None:
         assert one.saved.shape == item.images.shape
         assert (one.saved != other.saved).float().mean() < 0.02
     saved = [result.saved for result in together]
-    assert (score(qwen, items, saved) < score(qwen, items, [item.images.float() for item in items])).all()
+    rise = score(qwen, items, saved) - score(qwen, items, [item.images.float() for item in items])
+    assert ((rise > 0) == targeted).all()

@@ -128,7 +128,7 @@ class Family(ABC):
             attention_mask: (B, L) bool over all keys, or (B, 1, L, keys) additive in the model's dtype.
             position_ids: (A, B, L) long.
             cache: keys and values so far; extended in place.
-            more: arguments that only this family's language model knows; for subclasses.
+            more: passed on to the language model: segments of packed rows, what only this family knows.
 
         Returns:
             (B, L, D) in the model's dtype.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mbpo_core.errors import ShapeError
+from mbpo_core.models.attention import Segments
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.policy import Policy
 from mbpo_core.records import Blind
@@ -31,8 +32,9 @@ class Pack:
     completions: Sequence[Sequence[int]]
 
     @property
-    def length(self) -> int:
-        return len(self.prompt.token_ids) + sum(map(len, self.completions))
+    def segments(self) -> tuple[int, ...]:
+        """Tokens of the prompt, and of each completion."""
+        return (len(self.prompt.token_ids), *map(len, self.completions))
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Rows:
         position_ids: (A, B, L) long; every completion goes on where the prompt ends.
         attention_mask: (B, L) bool, True everywhere, where no row holds more than one completion: padding stands
             behind every real token, so a causal model never sees it. Else (B, 1, L, L) additive in the model's
-            dtype, 0 where a query may see a key: the prompt, and its own completion up to itself.
+            dtype, 0 where a query may see a key: the prompt, and its own completion up to itself; unless there are
+            segments.
+        segments: in place of that mask, where attending segment by segment costs less.
         predicting: (N,) long into the flattened rows: the places whose hidden states predict the completions'
             tokens, in order. The prompt's last place predicts the first token of each of its completions.
         targets: (N,) long, those tokens.
@@ -53,6 +57,7 @@ class Rows:
     input_ids: Tensor
     position_ids: Tensor
     attention_mask: Tensor
+    segments: Segments | None
     predicting: Tensor
     targets: Tensor
 
@@ -85,7 +90,8 @@ def lay_out(policy: Policy, packs: Sequence[Pack]) -> Rows:
     """
     if not packs:
         raise ShapeError("there are no rows to lay out", expected=">= 1")
-    length = max(pack.length for pack in packs)
+    shape = tuple(pack.segments for pack in packs)
+    length = max(map(sum, shape))
     axes = len(packs[0].prompt.positions)
     ids = torch.full((len(packs), length), policy.pad_token_id)
     positions = torch.zeros((axes, len(packs), length), dtype=torch.long)
@@ -105,13 +111,17 @@ def lay_out(policy: Policy, packs: Sequence[Pack]) -> Rows:
             predicting += [before, *range(row * length + start, row * length + stop - 1)]
             start = stop
     targets = torch.tensor([token for pack in packs for completion in pack.completions for token in completion])
-    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask, segments = torch.ones_like(ids, dtype=torch.bool), None
     if any(len(pack.completions) > 1 for pack in packs):
-        mask = block_mask(owner.to(policy.device), policy.dtype)
+        if policy.packing.by_segment(shape):
+            segments = Segments(shape)
+        else:
+            mask = block_mask(owner.to(policy.device), policy.dtype)
     return Rows(
         input_ids=ids.to(policy.device),
         position_ids=positions.to(policy.device),
         attention_mask=mask.to(policy.device),
+        segments=segments,
         predicting=torch.tensor(predicting, dtype=torch.long, device=policy.device),
         targets=targets.to(policy.device),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 from mbpo_core.errors import ConfigError
+from mbpo_core.models.attention import install, pairs
 
 GroupPacking = Literal["auto", "packed", "plain"]
 
@@ -24,13 +24,16 @@ class Packing:
     Attributes:
         mode: auto chooses by cost, packed puts a whole group in one row, plain puts one completion in a row.
         token_cost: operations a token of a row, in the linear layers of the language model.
-        pair_cost: operations a (query, key) pair of a row; packed rows pay for all pairs, seen or not.
+        pair_cost: operations a (query, key) pair of a row.
+        segmented: the model can attend segment by segment (`attention.attend`); else packed rows pay for all pairs,
+            seen or not.
         checked: packed rows were compared with plain ones on this model (`scoring.check_packing`).
     """
 
     mode: GroupPacking
     token_cost: float = 1.0
     pair_cost: float = 0.0
+    segmented: bool = False
     checked: bool = False
 
     def split(self, prompt: int, lengths: Sequence[int]) -> list[list[int]]:
@@ -48,12 +51,11 @@ class Packing:
             return [[index] for index in everything]
         if self.mode == "packed":
             return [everything]
-        ends = [0, *accumulate(lengths)]
         # best[stop]: least cost of the first `stop` completions, and where their last row begins.
         best = [(0.0, 0)]
-        for stop in range(1, len(ends)):
+        for stop in range(1, len(lengths) + 1):
             best.append(
-                min((best[start][0] + self.cost(prompt + ends[stop] - ends[start]), start) for start in range(stop))
+                min((best[start][0] + self.cost((prompt, *lengths[start:stop])), start) for start in range(stop))
             )
         rows, stop = [], len(lengths)
         while stop:
@@ -62,9 +64,16 @@ class Packing:
             stop = start
         return rows[::-1]
 
-    def cost(self, length: int) -> float:
-        """Operations of one row of `length` tokens, forward."""
-        return self.token_cost * length + self.pair_cost * length**2
+    def cost(self, segments: tuple[int, ...]) -> float:
+        """Operations of one row, forward; segments are the tokens of its prompt and of each completion."""
+        length = sum(segments)
+        dense = length**2 if len(segments) > 2 else length**2 / 2  # a plain row is causal
+        return self.token_cost * length + self.pair_cost * (min(dense, pairs(segments)) if self.segmented else dense)
+
+    def by_segment(self, rows: Sequence[tuple[int, ...]]) -> bool:
+        """Whether a batch of rows attends segment by segment for less than under a dense mask."""
+        longest = max(map(sum, rows))
+        return self.segmented and sum(map(pairs, rows)) < len(rows) * longest**2
 
     def give_up(self, why: str) -> None:
         """Go on with plain rows, loudly."""
@@ -73,7 +82,7 @@ class Packing:
 
 
 def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
-    """The packing of a loaded language model.
+    """The packing of a loaded language model, which learns to attend segment by segment if it uses torch's attention.
 
     Raises:
         ConfigError: `packed` is asked for and the model's layers cannot do it.
@@ -95,7 +104,10 @@ def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
         linear += experts * config.num_experts_per_tok // config.num_experts
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     pair = 4.0 * config.num_hidden_layers * config.num_attention_heads * head
-    return Packing(mode, token_cost=2.0 * linear, pair_cost=pair)
+    segmented = mode != "plain" and getattr(config, "_attn_implementation", "") == "sdpa"
+    if segmented:
+        install(language)
+    return Packing(mode, token_cost=2.0 * linear, pair_cost=pair, segmented=segmented)
 
 
 def _obstacle(config: Any) -> str:

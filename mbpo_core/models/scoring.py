@@ -172,12 +172,14 @@ def _score(
 
 def _pass(policy: Policy, rows: Rows, features: list[Tensor], temperature: float) -> tuple[Tensor, Tensor]:
     """(N,) log-probs of the rows' targets, and whether each is the most probable id."""
+    packed = {} if rows.segments is None else {"segments": rows.segments}
     states = policy.family.hidden(
         policy.model,
         features,
         input_ids=rows.input_ids,
         attention_mask=rows.attention_mask,
         position_ids=rows.position_ids,
+        **packed,
     )
     picked = states.flatten(0, 1)[rows.predicting]
     return target_logprobs(picked, rows.targets, policy.head, temperature)

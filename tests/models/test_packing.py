@@ -25,9 +25,6 @@ from tests.models.oracle import own_logprobs
 
 Scores = list[list[Tensor]]
 
-HALVES = Packing("auto", token_cost=0.0, pair_cost=1.0)
-"""Charges for pairs alone, so that the long completions of `_groups` are dealt to several rows."""
-
 
 def _groups(policy: Policy, pictures: Sequence[Image.Image]) -> list[PromptGroup]:
     """Prompts of uneven lengths with none, one and two images (one of them twice), uneven completions."""
@@ -48,16 +45,31 @@ def _groups(policy: Policy, pictures: Sequence[Image.Image]) -> list[PromptGroup
     ]
 
 
-@pytest.mark.parametrize("packing", [Packing("packed"), None, HALVES], ids=["packed", "auto", "halves"])
+def _halves(groups: Sequence[PromptGroup]) -> Packing:
+    """Charges for pairs so much that the long completions of the second group are dealt to two or three rows."""
+    lengths = [len(tokens) for tokens in groups[1].completions]
+    dear = (Packing("auto", token_cost=float(cost), pair_cost=1.0, checked=True) for cost in range(10, 1000, 10))
+    return next(p for p in dear if 1 < len(p.split(len(groups[1].prompt.token_ids), lengths)) < len(lengths))
+
+
+@pytest.mark.parametrize("name", ["dense", "segments", "auto", "halves"])
 def test_packed_equals_plain_and_the_models_own_forward(
-    family_policy: Policy, pictures: list[Image.Image], packing: Packing | None
+    family_policy: Policy, pictures: list[Image.Image], name: str
 ) -> None:
     """Log-probs within 1e-5 and the gradient of every parameter within 1e-4, relative, both ways."""
     family_policy.unfreeze("none")
     groups = _groups(family_policy, pictures)
-    family_policy.packing = replace(packing or family_policy.packing, checked=True)
-    rows = [len(family_policy.packs(len(g.prompt.token_ids), [len(c) for c in g.completions])) for g in groups]
-    assert 1 < rows[1] < 4 if packing is HALVES else rows == [1, 1, 1, 1], "else this tests something else"
+    can = family_policy.packing.segmented
+    assert can == (family_policy.model.config.get_text_config()._attn_implementation != "eager")
+    family_policy.packing = {
+        "dense": Packing("packed", checked=True),
+        "segments": Packing("packed", segmented=can, checked=True),
+        "auto": replace(family_policy.packing, checked=True),
+        "halves": _halves(groups),
+    }[name]
+    if name == "segments" and can:
+        shapes = [(len(g.prompt.token_ids), *map(len, g.completions)) for g in groups]
+        assert family_policy.packing.by_segment(shapes), "else this tests something else"
     ours, by_ours = _with_gradients(family_policy, groups, lambda: group_logprobs(family_policy, groups, grad=True))
     family_policy.packing = Packing("plain")
     plain, by_plain = _with_gradients(family_policy, groups, lambda: group_logprobs(family_policy, groups, grad=True))
@@ -73,7 +85,8 @@ def test_packed_equals_plain_and_the_models_own_forward(
 def test_packed_equals_plain_without_sight(family_policy: Policy, pictures: list[Image.Image], blind: Any) -> None:
     groups = _groups(family_policy, pictures)
     seen = group_logprobs(family_policy, groups)
-    for packing in (Packing("packed", checked=True), replace(HALVES, checked=True)):
+    segmented = replace(family_policy.packing, mode="packed", checked=True)
+    for packing in (Packing("packed", checked=True), segmented, _halves(groups)):
         family_policy.packing = packing
         packed = group_logprobs(family_policy, groups, blind=blind, temperature=0.7)
         family_policy.packing = Packing("plain")
@@ -85,7 +98,16 @@ def test_splits_are_chosen_by_cost() -> None:
     cheap_pairs = Packing("auto", token_cost=100.0, pair_cost=0.01)
     assert cheap_pairs.split(50, [3, 5, 2, 4]) == [[0, 1, 2, 3]]
     dear_pairs = Packing("auto", token_cost=1.0, pair_cost=1.0)
-    assert dear_pairs.split(60, [30] * 4) == [[0, 1], [2, 3]], "2 x (180 x 1 + ...) is less than one or four rows"
+    # One row: 180 + 180^2 = 32,580; two: 2 (120 + 120^2) = 29,040; four causal ones: 4 (90 + 90^2 / 2) = 16,560.
+    assert dear_pairs.split(60, [30] * 4) == [[0], [1], [2], [3]]
+    # With dearer tokens: 90 (90 + 150) + 90^2 / 2 + 150^2 = 48,150, less than two and two (50,400), one row (48,600).
+    assert Packing("auto", token_cost=90.0, pair_cost=1.0).split(60, [30] * 4) == [[0], [1, 2, 3]]
+    # Segment by segment one row pays for 60^2 / 2 + 4 (30 + 40) 90 = 27,000 pairs, and for each token once.
+    by_segment = Packing("auto", token_cost=90.0, pair_cost=1.0, segmented=True)
+    assert by_segment.cost((60, 30, 30, 30, 30)) == 90 * 180 + 27_000
+    assert by_segment.split(60, [30] * 4) == [[0, 1, 2, 3]]
+    assert by_segment.by_segment([(60, 30, 30, 30, 30)])
+    assert not by_segment.by_segment([(60, 3, 3)])
     assert dear_pairs.split(5, [100] * 4) == [[0], [1], [2], [3]]
     assert dear_pairs.split(1000, [10] * 8) == [list(range(8))], "a long prompt is not repeated for short answers"
     for mode, expected in (("plain", [[0], [1], [2]]), ("packed", [[0, 1, 2]])):
@@ -104,9 +126,9 @@ def test_splits_keep_every_completion_in_order_and_cost_least() -> None:
         rows = packing.split(prompt, lengths)
         assert [index for row in rows for index in row] == list(range(count))
         assert all(rows)
-        total = sum(packing.cost(prompt + sum(lengths[i] for i in row)) for row in rows)
-        assert total <= packing.cost(prompt + sum(lengths))
-        assert total <= sum(packing.cost(prompt + length) for length in lengths)
+        total = sum(packing.cost((prompt, *(lengths[i] for i in row))) for row in rows)
+        assert total <= packing.cost((prompt, *lengths))
+        assert total <= sum(packing.cost((prompt, length)) for length in lengths)
 
 
 def test_costs_count_the_language_models_layers(family_policy: Policy) -> None:
@@ -210,6 +232,7 @@ def test_a_sound_model_is_checked_once_and_stays_packed(
         scoring, "lay_out", lambda p, packs: passes.append([len(k.completions) for k in packs]) or lay_out(p, packs)
     )
     groups = _groups(family_policy, pictures)
+    family_policy.packing.token_cost = 1e6  # a row pays for tokens alone, so auto packs every group whole
     assert not family_policy.packing.checked
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -20,7 +20,7 @@ IMAGES = 4
 STEPS = 10
 EPSILON = 8 / 255
 STRIDE = 2 / 255
-GRID = {"image_tokens": (64, 256, 576), "completion_tokens": (8,)}
+GRID = {"image_tokens": (36, 64, 256, 576), "completion_tokens": (8,)}
 QUICK = {"image_tokens": (64, 256), "completion_tokens": (8,)}
 LIKELIHOODS = ("clean", "reached")
 

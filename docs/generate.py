@@ -116,10 +116,24 @@ def render_performance() -> str:
 
     def fill(block: re.Match[str]) -> str:
         name = block.group(1)
+        if name == "profiles":
+            return f"<!-- table {name} -->\n{_profiles()}<!-- end -->"
         mine = [row for row in records if row["benchmark"].split("/")[0] == name]
         return f"<!-- table {name} -->\n{_measured(mine, TABLES[name])}<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def _profiles() -> str:
+    rows = json.loads((HERE.parent / "benchmarks" / "profiles.json").read_text(encoding="utf-8"))
+    lines = [
+        "| " + " | ".join(name.replace("_", " ") for name in rows[0]) + " |",
+        "|---|" + "---:|" * (len(rows[0]) - 1),
+    ]
+    for row in rows:
+        cells = (f"{value:.0%}" if isinstance(value, float) else str(value) for value in row.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 Cell = Callable[[dict[str, Any]], str]

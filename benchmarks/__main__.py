@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import limits
 from benchmarks.harness import Record, commit, machine, show
 
-NAMES = ("grpo", "pairs", "mining", "sampling", "pipeline", "memory")
+NAMES = ("grpo", "pairs", "mining", "sampling", "projection", "pipeline", "memory")
 REPEATS, QUICK_REPEATS = 5, 2
 RESULTS = Path(__file__).with_name("results.json")
 LIMITS = Path(__file__).with_name("limits.json")

@@ -82,8 +82,13 @@ def visible(policy: Policy, prompt: Prompt, blind: Blind | None) -> Visible:
     return Visible(token_ids, positions[:, kept], int(positions.max()) + 1)
 
 
-def lay_out(policy: Policy, packs: Sequence[Pack]) -> Rows:
+def lay_out(policy: Policy, packs: Sequence[Pack], by_segment: bool | None = None) -> Rows:
     """One row a pack, padded on the right to the longest.
+
+    Args:
+        policy: decides how packed rows attend, and where tensors are.
+        packs: >= 1.
+        by_segment: overrides that decision.
 
     Raises:
         ShapeError: there is no pack.
@@ -113,7 +118,7 @@ def lay_out(policy: Policy, packs: Sequence[Pack]) -> Rows:
     targets = torch.tensor([token for pack in packs for completion in pack.completions for token in completion])
     mask, segments = torch.ones_like(ids, dtype=torch.bool), None
     if any(len(pack.completions) > 1 for pack in packs):
-        if policy.packing.by_segment(shape):
+        if policy.packing.by_segment(shape) if by_segment is None else by_segment:
             segments = Segments(shape)
         else:
             mask = block_mask(owner.to(policy.device), policy.dtype)

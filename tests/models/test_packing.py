@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import ConfigError
-from mbpo_core.models import layout, scoring
+from mbpo_core.models import attention, layout, scoring
 from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.packing import Packing, PackingWarning, choose_packing
 from mbpo_core.models.policy import Policy, load_policy
@@ -207,6 +207,18 @@ def test_a_wrong_mask_is_noticed_and_rows_go_plain(
         group_logprobs(family_policy, groups)
 
 
+def test_wrong_segments_are_noticed_too(
+    family_folder: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first groups would have attended under the mask, which is right."""
+    policy = load_policy(family_folder, PolicyConfig(device="cpu"))
+    right = attention.Segments.mask
+    monkeypatch.setattr(attention.Segments, "mask", lambda *given: torch.zeros_like(right(*given)))
+    with pytest.warns(PackingWarning, match=r"rows are not packed.*differ by .* nats"):
+        group_logprobs(policy, _groups(policy, pictures))
+    assert policy.packing.mode == "plain"
+
+
 def test_positions_that_run_on_are_noticed(
     family_policy: Policy, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +241,9 @@ def test_a_sound_model_is_checked_once_and_stays_packed(
     passes: list[list[int]] = []
     lay_out = scoring.lay_out
     monkeypatch.setattr(
-        scoring, "lay_out", lambda p, packs: passes.append([len(k.completions) for k in packs]) or lay_out(p, packs)
+        scoring,
+        "lay_out",
+        lambda p, packs, way=None: passes.append([len(k.completions) for k in packs]) or lay_out(p, packs, way),
     )
     groups = _groups(family_policy, pictures)
     family_policy.packing.token_cost = 1e6  # a row pays for tokens alone, so auto packs every group whole
@@ -240,9 +254,10 @@ def test_a_sound_model_is_checked_once_and_stays_packed(
         assert passes == [[1]], "nothing is packed, so there is nothing to compare"
         assert not family_policy.packing.checked
         group_logprobs(family_policy, groups, grad=True)
-        assert passes[1:] == [[2, 2], [1, 1, 1, 1], [4, 4, 1, 5]], "two groups both ways, then all of them"
+        packed = [[2, 2]] * (2 if family_policy.packing.segmented else 1)
+        assert passes[1:] == [[1, 1, 1, 1], *packed, [4, 4, 1, 5]], "two groups every way, then all of them"
         group_logprobs(family_policy, groups)
-        assert len(passes) == 5
+        assert len(passes) == 4 + len(packed)
     assert family_policy.packing.mode == "auto"
     assert family_policy.packing.checked
 

@@ -19,7 +19,7 @@ def run(quick: bool, repeats: int) -> list[Record]:
     """Records of every grid point: forward and backward, gradients of hidden states and of the projection."""
     records = []
     for point in grid(QUICK if quick else GRID):
-        mine, peer = compare(chunked, dense, point, repeats)
+        mine, peer = compare(point, repeats, chunked, dense)
         records.append(
             record(
                 "projection",

@@ -138,7 +138,8 @@ class _Table:
 
     def find(self, key: bytes) -> bytes | None:
         place = int(np.searchsorted(self.keys, np.bytes_(key)))
-        found = place < len(self.keys) and self.keys[place] == np.bytes_(key)
+        # As bytes: numpy takes zeros at the end of a single value away, and one key in 256 ends in zero.
+        found = self.keys[place : place + 1].tobytes() == key
         return self.values[place].tobytes() if found else None
 
     def joined(self, other: _Table) -> _Table:

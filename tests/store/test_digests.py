@@ -11,6 +11,7 @@ import pytest
 
 from mbpo_core.errors import DamagedArtifact, DataError
 from mbpo_core.stage import External
+from mbpo_core.store import memo
 from mbpo_core.store.checks import MEMO, ArtifactFolder, HashMemo, listing
 from mbpo_core.store.digests import canonical, code_digest, content_digest, digest_of, pack, row_digests
 from mbpo_core.store.files import Files
@@ -136,6 +137,14 @@ def test_two_processes_remember_together(tmp_path: Path, monkeypatch: pytest.Mon
     again = HashMemo(files, MEMO)
     assert [again.local(path) for path in paths] == expected
     assert [other.local(path) for path in paths[::-1]] == expected[::-1]  # it read what the first had saved
+
+
+def test_keys_that_end_in_zero_are_found() -> None:
+    entries = {bytes([number]) * 15 + bytes([last]): bytes([number, last] * 20) for number in (1, 2) for last in (0, 7)}
+    table = memo._Table.of(entries)
+    assert {key: table.find(key) for key in entries} == entries
+    assert table.find(b"\x01" * 14 + b"\x00\x00") is None
+    assert table.joined(memo._Table.of({})).packed() == table.packed()
 
 
 def test_old_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

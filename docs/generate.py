@@ -210,6 +210,13 @@ TABLES: dict[str, dict[str, tuple[str, Cell]]] = {
         "log p reached, ours": ("mining", _key("logprob_ours")),
         "log p reached, foolbox": ("mining", _key("logprob_peer")),
     },
+    "projection": {
+        "ratio": ("projection", _ratio),
+        "ours, s": ("projection", _seconds("ours")),
+        "full logits, s": ("projection", _seconds("peer")),
+        "MiB, ours / full": ("projection", _mib),
+        "logits tensor, MiB": ("projection", _key("logits_mib", "{:.0f}")),
+    },
     "memory": {
         "peak, MiB": ("memory", _key("ours_peak_mib", "{:.0f}")),
         "over 1,000 samples": ("memory", _key("peak_ratio", "{:.2f}")),

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from mbpo_core.models.packing import obstacle_to_packing
 from mbpo_core.models.policy import Policy
 
 _ROOM = 1.5
@@ -61,7 +62,4 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 def new_cache(policy: Policy) -> Any:
     """An empty cache for a policy; models with windows or state of their own get what transformers makes for them."""
     config = policy.family.language_model(policy.model).config
-    full = not set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if full and not getattr(config, "sliding_window", None):
-        return Cache(layer_class_to_replicate=GrowingLayer)
-    return DynamicCache(config=config)
+    return DynamicCache(config=config) if obstacle_to_packing(config) else Cache(layer_class_to_replicate=GrowingLayer)

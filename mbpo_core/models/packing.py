@@ -88,7 +88,7 @@ def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
         ConfigError: `packed` is asked for and the model's layers cannot do it.
     """
     config = language.config
-    if mode != "plain" and (obstacle := _obstacle(config)):
+    if mode != "plain" and (obstacle := obstacle_to_packing(config)):
         if mode == "packed":
             raise ConfigError(
                 f"policy.group_packing is packed, but {obstacle}",
@@ -110,7 +110,7 @@ def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
     return Packing(mode, token_cost=2.0 * linear, pair_cost=pair, segmented=segmented)
 
 
-def _obstacle(config: Any) -> str:
+def obstacle_to_packing(config: Any) -> str:
     """Why a block mask would not mean the same to this model; "" if it would."""
     odd = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
     if odd:

@@ -44,12 +44,6 @@ class Item:
         """Tokens of the row that the attack reads."""
         return len(self.prompt.token_ids) + len(self.aim)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Native height and width, pixels."""
-        height, width = self.images.shape[-2:]
-        return height, width
-
 
 @dataclass(frozen=True)
 class Perturbed:

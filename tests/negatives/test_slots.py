@@ -174,7 +174,7 @@ def test_mixed_native_sizes(qwen: Policy, targeted: bool) -> None:
         prompt = qwen.prepare("What color is the banana?", [picture])
         native = qwen.family.native(picture)[None]
         items.append(Item(prompt, native, qwen.encode_completion("The banana is yellow."), target, seed))
-    assert len({item.size for item in items}) == 3
+    assert len({item.images.shape for item in items}) == 3
     with watched(qwen) as shapes:
         together = attack(qwen, items, SETTINGS)
     assert {rows for rows, _ in shapes} == {3}, "sizes share a pass"

@@ -28,6 +28,8 @@ from tests.training.golden.canned import Setting
 
 OUTPUT = Path(__file__).parents[1] / "tests/training/golden/trl.json"
 LIBRARIES = ("trl", "transformers", "torch", "accelerate")
+SURROGATES = [Setting(loss, beta, 2) for loss in ("gspo", "cispo", "sapo") for beta in (0.0, 0.04)]
+"""On the first of a batch's updates they differ from GRPO by a factor only, hence two."""
 
 
 class CannedGRPO(GRPOTrainer):
@@ -64,8 +66,9 @@ def main() -> None:
             "versions": {library: importlib.metadata.version(library) for library in LIBRARIES},
             "weights": _sums(_load(folder)),
             "grpo_tokens": _canned_tokens(folder),
-            "grpo": {setting.name: run_grpo(folder, setting) for setting in canned.SETTINGS},
-            "dpo": run_dpo(folder),
+            "grpo": {setting.name: run_grpo(folder, setting) for setting in [*canned.SETTINGS, *SURROGATES]},
+            "dpo": run_dpo(folder, "sigmoid"),
+            "ipo": {name: part for name, part in run_dpo(folder, "ipo").items() if name != "tokens"},  # those of dpo
         }
     text = re.sub(r"\[[-\d\s.,e]+\]", lambda found: " ".join(found.group().split()), json.dumps(golden, indent=1))
     OUTPUT.write_text(text + "\n", encoding="utf-8")  # a list of numbers a line
@@ -92,12 +95,17 @@ def run_grpo(folder: Path, setting: Setting) -> dict[str, Any]:
     tokens = _canned_tokens(folder)
     trainer.canned = dict(zip(map(tuple, tokens["prompts"]), tokens["completions"], strict=True))
     trainer.train()
-    names = {"kl": "kl", "clipped": "clip_ratio/region_mean", "grad_norm": "grad_norm"}
+    names = {
+        "kl": "kl",
+        "clipped": "clip_ratio/region_mean",  # gspo: of sequences
+        "capped": "cispo_clip_ratio",  # of tokens, but only those with a positive advantage are counted
+        "grad_norm": "grad_norm",
+    }
     return {"steps": _steps(trainer, names), "weights": _sums(model)}
 
 
-def run_dpo(folder: Path) -> dict[str, Any]:
-    """Three updates of DPOTrainer (sigmoid); log-probs are means over the pairs of a step of sums over tokens."""
+def run_dpo(folder: Path, loss_type: str) -> dict[str, Any]:
+    """Three updates of DPOTrainer; log-probs are means over the pairs of a step of sums over tokens."""
     model, processor = _load(folder), AutoProcessor.from_pretrained(folder)
     count = canned.STEPS * canned.PAIRS_PER_STEP
     pairs = canned.answers(count)
@@ -112,7 +120,8 @@ def run_dpo(folder: Path) -> dict[str, Any]:
     trainer = NotedDPO(
         model=model,
         args=DPOConfig(
-            output_dir=str(folder.parent / "dpo"),
+            output_dir=str(folder.parent / loss_type),
+            loss_type=loss_type,
             per_device_train_batch_size=canned.PAIRS_PER_STEP,
             beta=canned.DPO_BETA,
             max_length=None,
@@ -155,6 +164,11 @@ def _canned_tokens(folder: Path) -> dict[str, Any]:
 
 
 def _grpo_arguments(folder: Path, setting: Setting) -> dict[str, Any]:
+    special: dict[str, dict[str, Any]] = {
+        "dr_grpo": {"scale_rewards": "none"},
+        "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        "cispo": {"epsilon_high": 1 + setting.clip_high},  # here TRL means the cap itself
+    }
     return {
         "output_dir": str(folder.parent / setting.name),
         "per_device_train_batch_size": canned.PROMPTS_PER_STEP * canned.GROUP,
@@ -165,9 +179,10 @@ def _grpo_arguments(folder: Path, setting: Setting) -> dict[str, Any]:
         "loss_type": setting.loss_type,
         "epsilon": canned.CLIP,
         "epsilon_high": setting.clip_high,
-        "scale_rewards": "none" if setting.loss_type == "dr_grpo" else "group",
+        "scale_rewards": "group",
         "shuffle_dataset": False,
         "use_bias_correction_kl": False,  # the plain k3 of the GRPO paper; TRL's default multiplies it by the ratio
+        **special.get(setting.loss_type, {}),
     }
 
 

@@ -91,7 +91,7 @@ def grpo(point: Point, pause: Pause) -> None:
     pause.loaded()
     beta, group, tokens = point["beta"], point["group"], point["completion_tokens"]
     reference = load(point["image_tokens"]) if beta else None
-    config = TrainingConfig(use_offline=False, beta=beta, max_drop=0.0, learning_rate=LEARNING_RATE)
+    config = TrainingConfig(objective="none", beta=beta, max_drop=0.0, learning_rate=LEARNING_RATE)
     assert needs_reference(config) == bool(beta)  # TRL makes no reference pass at beta 0 either
     trainer = Trainer(policy, reference, config)
     advantages = group_advantages(torch.tensor([rewards(group)] * PROMPTS)).flatten()

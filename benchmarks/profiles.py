@@ -65,7 +65,7 @@ def _training(point: Point) -> Callable[[], object]:
     from mbpo_core.objectives.advantages import group_advantages
 
     policy, groups = _sampled(point)
-    config = TrainingConfig(use_offline=False, beta=0.04, max_drop=0.0, learning_rate=LEARNING_RATE)
+    config = TrainingConfig(objective="none", beta=0.04, max_drop=0.0, learning_rate=LEARNING_RATE)
     trainer = Trainer(policy, load(point["image_tokens"]), config)
     advantages = group_advantages(torch.tensor([rewards(point["group"])] * PROMPTS)).flatten()
     return lambda: trainer.update(groups, advantages, trainer.score(groups))

@@ -136,6 +136,19 @@ def show(
     commands.show(key, run, store, as_json=as_json, full=full)
 
 
+@app.command("methods")
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One method and what it stands for; all if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List methods, objectives and negatives: what each does, where it is from, what it needs and costs."""
+    from flows import commands
+
+    commands.methods(name, as_json=as_json)
+
+
 @app.command("gc")
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False, store: Store = None

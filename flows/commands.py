@@ -79,6 +79,13 @@ def show(key: str | None, run: str, store: str | None, *, as_json: bool, full: b
         showing.show_artifacts(place, run, key, as_json=as_json)
 
 
+def methods(name: str | None, *, as_json: bool) -> None:
+    """Print what there is to choose from."""
+    from flows.listing import show_methods
+
+    show_methods(name, as_json=as_json)
+
+
 def gc(store: str | None, *, delete: bool) -> None:
     """Print, or delete, what no run needs."""
     from mbpo_core.store.gc import collect

@@ -13,7 +13,7 @@ from tasks.run import Run
 def rerun(run: Run) -> ArtifactRef:
     """The base model, the run's baselines, and its last checkpoint, on the run's latest samples."""
     baselines = [run.latest_policy(f"training/{name}", name) for name in run.config.baselines]
-    trained = run.policy_before(run.config.rounds)
+    trained = run.policy_before(run.config.training_rounds)
     return evaluate_policies(run, run.latest("samples"), [run.base_policy(), *baselines, trained])
 
 

@@ -68,10 +68,11 @@ def changed_config(config: PipelineConfig, changes: list[str], stage: str) -> Pi
     """
     for change in changes:
         section = change.partition("=")[0].split(".")[0].strip()
-        if section not in (stage, "policy", "seed"):
+        mine = ("negatives", "images") if stage == "negatives" else (stage,)
+        if section not in (*mine, "policy", "seed"):
             raise ConfigError(
                 f"{change!r} does not concern {stage}, the only stage that is rerun",
-                expected=f"{stage}.field=value, policy.field=value or seed=value",
+                expected=f"{'.field=value, '.join(mine)}.field=value, policy.field=value or seed=value",
                 remedy="Rerun the stage it belongs to, or everything with mbpo run.",
             )
     return build_config(config.model_dump(mode="json"), changes, where=f"settings of run {config.run}")

@@ -11,8 +11,11 @@ from tasks.run import Run
 
 
 def rerun(run: Run) -> ArtifactRef:
-    """From the run's latest negatives."""
-    return build_pairs(run, run.latest("negatives"), run.base_policy())
+    """From the run's latest negatives; with `remine`, those of the last round."""
+    last = run.last_mining
+    made = build_pairs(run, run.latest(run.mined("negatives", last)), run.policy_before(last), last)
+    assert made is not None
+    return made
 
 
 @flow(name="pairs")

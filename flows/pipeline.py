@@ -6,9 +6,9 @@ from prefect import flow
 
 from flows.opening import StageWord, open_run
 from mbpo_core.config import PipelineConfig
-from mbpo_core.stage import ArtifactRef
+from mbpo_core.stage import ArtifactRef, PolicyRef
 from tasks.evaluation import evaluate_policies
-from tasks.negatives import mine_negatives
+from tasks.negatives import make_images, mine_negatives
 from tasks.pairs import build_pairs
 from tasks.report import write_report
 from tasks.rollouts import collect_rollouts
@@ -22,17 +22,25 @@ def follow_method(run: Run) -> ArtifactRef:
 
     The same lines serve a real run and a mere plan: `run` decides what a call does.
     """
-    config = run.config
-    reference = policy = run.base_policy()
+    reference = run.base_policy()
     samples = import_samples(run)
-    negatives = mine_negatives(run, samples, reference)
-    pairs = build_pairs(run, negatives, reference)
-    for round_index in range(config.rounds):
-        rollouts = collect_rollouts(run, samples, policy, round_index)
-        policy = train_policy(run, policy, reference, pairs, rollouts, round_index)
-    baselines = [train_baseline(run, objective, reference, pairs) for objective in config.baselines]
+    policy, pairs = train_method(run, samples, reference)
+    baselines = [train_baseline(run, name, reference, pairs) for name in run.config.baselines]
     evaluate_policies(run, samples, [reference, *baselines, policy])
     return write_report(run, run.made())
+
+
+def train_method(run: Run, samples: ArtifactRef, reference: PolicyRef) -> tuple[PolicyRef, ArtifactRef | None]:
+    """The policy that the method makes of the reference, and the pairs it learned from."""
+    policy, pairs, images, rollouts = reference, None, None, None
+    for round_index in range(run.config.training_rounds):
+        if round_index == 0 or run.config.remine:
+            negatives = mine_negatives(run, samples, policy, round_index)
+            pairs = build_pairs(run, negatives, policy, round_index)
+            images = make_images(run, samples, pairs, policy, round_index)
+        rollouts = collect_rollouts(run, samples, policy, rollouts, round_index)
+        policy = train_policy(run, policy, reference, pairs, images, rollouts, round_index)
+    return policy, pairs
 
 
 @flow(name="mbpo")

@@ -13,7 +13,8 @@ from tasks.run import Run
 
 def rerun(run: Run, round_index: int) -> ArtifactRef:
     """From the run's latest samples and the policy this round starts from."""
-    made = collect_rollouts(run, run.latest("samples"), run.policy_before(round_index), round_index)
+    before = run.latest(f"rollouts/{round_index - 1}") if round_index and run.config.training.use_online else None
+    made = collect_rollouts(run, run.latest("samples"), run.policy_before(round_index), before, round_index)
     if made is None:
         raise ConfigError("training.use_online is off, so this run has no rollouts", remedy="Switch it on.")
     return made

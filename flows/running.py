@@ -22,8 +22,8 @@ from tasks.run import Run, expect
 def run_pipeline(store: Store, config: PipelineConfig, force: Sequence[str]) -> None:
     """Run the whole method, or only point the run to what is there when everything is cached."""
     plans = plan_pipeline(store, config, force)
-    if _all_cached(plans):
-        _point(store, config, plans)
+    if all_cached(plans):
+        point_run(store, config, plans)
         console.say(f"Run {config.run}: everything is cached.")
         console.print_notes(plans)
         return
@@ -73,9 +73,12 @@ class StageChoice:
     force: bool = False
     round_index: int | None = None  # the last one if None
     baseline: str = ""
+    images: bool = False  # negatives: those made for pairs, in place of the mining
 
     def arguments(self, rounds: int) -> dict[str, Any]:
         """What the stage's own `rerun` takes besides the run."""
+        if self.stage == "negatives":
+            return {"images": True} if self.images else {}
         if self.stage not in ("rollouts", "training"):
             return {}
         index = rounds - 1 if self.round_index is None else self.round_index
@@ -88,7 +91,7 @@ def rerun_stage(store: Store, choice: StageChoice, *, dry_run: bool) -> None:
     config = changed_config(base, choice.changes, choice.stage)
     with prefect_runtime(store.root):
         flows_module = importlib.import_module(f"flows.{choice.stage}")
-        arguments = choice.arguments(config.rounds)
+        arguments = choice.arguments(config.training_rounds)
         dry = Run(config, store, frozenset([choice.stage] if choice.force else []), expect)
         flows_module.rerun(dry, **arguments)
         console.print_plans(dry.plans, f"Run {config.run} in {store.root}")
@@ -96,8 +99,8 @@ def rerun_stage(store: Store, choice: StageChoice, *, dry_run: bool) -> None:
             return
         if choice.config is not None:
             store.run(choice.run).save_config(base.model_dump(mode="json"))
-        if _all_cached(dry.plans):
-            _point(store, config, dry.plans)
+        if all_cached(dry.plans):
+            point_run(store, config, dry.plans)
         else:
             stage_flow = getattr(flows_module, choice.stage)
             stage_flow(run=choice.run, changes=choice.changes, force=choice.force, **arguments)
@@ -106,11 +109,11 @@ def rerun_stage(store: Store, choice: StageChoice, *, dry_run: bool) -> None:
     console.print_stale(stale(store, choice.run), choice.run)
 
 
-def _all_cached(plans: Sequence[StagePlan]) -> bool:
+def all_cached(plans: Sequence[StagePlan]) -> bool:
     return all(plan.status == "cached" for plan in plans)
 
 
-def _point(store: Store, config: PipelineConfig, plans: Sequence[StagePlan]) -> None:
+def point_run(store: Store, config: PipelineConfig, plans: Sequence[StagePlan]) -> None:
     """Point the run to artifacts that are all there."""
     pointers = store.run(config.run)
     if pointers.document().config is None:

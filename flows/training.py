@@ -16,12 +16,14 @@ Target = Literal["policy", "sft", "dpo"]
 
 def rerun(run: Run, round_index: int, target: Target = "policy") -> ArtifactRef:
     """From the run's latest pairs and rollouts, and the policy this round starts from."""
-    pairs, reference = run.latest("pairs"), run.base_policy()
+    config, reference = run.config, run.base_policy()
+    pairs = run.latest(run.mined("pairs", round_index)) if config.wants_pairs else None
     if target != "policy":
         train_baseline(run, target, reference, pairs)
     else:
-        rollouts = run.latest(f"rollouts/{round_index}") if run.config.training.use_online else None
-        train_policy(run, run.policy_before(round_index), reference, pairs, rollouts, round_index)
+        images = run.latest(run.mined("negatives/images", round_index)) if config.makes_images else None
+        rollouts = run.latest(f"rollouts/{round_index}") if config.training.use_online else None
+        train_policy(run, run.policy_before(round_index), reference, pairs, images, rollouts, round_index)
     return next(reversed(run.made().values()))
 
 

@@ -6,6 +6,8 @@ comes out; it stays out of an artifact's identity. Everything else is identity.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from mbpo_core.errors import ConfigError
+from mbpo_core.methods import METHODS, NEGATIVES, OBJECTIVES, MethodEntry, ObjectiveEntry, objective_passes
 from mbpo_core.records import Blind
+
+Method = Literal[
+    "mbpo", "mbpo_offline", "mbpo_region", "mbpo_counterfactual", "mbpo_remined", "mbpo_mopps", "mfpo",
+    "mfpo_online", "image", "sft", "dpo", "ipo", "mdpo", "chip", "adavip", "realign", "povid", "vdpo", "mpo",
+    "vigil", "p2dpo", "mrpo", "clip_dpo", "rlaif_v", "mia_dpo", "self_augmented", "grpo", "dr_grpo", "dapo",
+    "gspo", "sapo", "cispo", "papo",
+]  # fmt: skip
+"""The keys of `mbpo_core.methods.METHODS`, for type checkers and forms."""
 
 RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
@@ -68,6 +79,7 @@ class SamplesConfig(Section):
     image_column: str = Field("image", description="Column of an image or a list: bytes, HF image, or path.")
     question_column: str = Field("question", description="Column of the question text.")
     answer_column: str = Field("answer", description="Column of the reference answer.")
+    rejected_column: str = Field("", description="Column of rejected responses; none if empty.")
     conversation_column: str = Field("", description="LLaVA conversations; replaces question and answer columns.")
     kind_column: str = Field("", description="Column of question kinds; kinds are inferred if empty.")
     choices_column: str = Field("", description="Column of multiple-choice options.")
@@ -103,10 +115,14 @@ class SamplesConfig(Section):
 
 
 class NegativesConfig(Section):
-    """How images are perturbed and rejected responses decoded (recipe 1.4)."""
+    """How rejected images and responses are made (recipes 1.4, 2.3-2.4 and 3)."""
 
-    method: Literal["adversarial", "noise", "diffusion", "blank"] = Field(
-        "adversarial", description="PGD; random signs of equal norm; diffusion noise; mean-colour image."
+    method: Literal[
+        "adversarial", "noise", "diffusion", "blank", "key_region", "masked", "crop", "retrieved", "counterfactual",
+        "given", "dropped_image", "corrupted", "ranked", "collage", "segment",
+    ] = Field("adversarial", description="Generator; `mbpo methods` says what each does.")  # fmt: skip
+    responses: Literal["decoded", "none"] = Field(
+        "decoded", description="Rejected responses are what the model says; none: only the image is dispreferred."
     )
     target: Literal["untargeted", "targeted"] = Field(
         "untargeted", description="Lower log p(chosen), or raise the blind model's answer."
@@ -126,7 +142,40 @@ class NegativesConfig(Section):
         False,
         description="Stop a sample that was answered rightly once its 8-bit iterate is not; off, it takes all steps.",
     )
+    attack_region: bool = Field(False, description="adversarial: change nothing outside the key region.")
     diffusion_step: int = Field(500, ge=0, le=999, description="Noise step of the VCD schedule, on normalised pixels.")
+    detector: Literal["saliency", "boxes", "grounded"] = Field(
+        "saliency",
+        description="Finds key regions: the policy's own gradient, boxes in the sample's meta, or a grounding model.",
+    )
+    region_share: float = Field(0.15, gt=0, le=1, description="saliency: share of the image that a key region takes.")
+    keywords: int = Field(3, ge=1, le=100, description="Most keywords of an answer, K.")
+    position_power: float = Field(1.0, ge=0, description="phi: fall of a word's influence with distance in words.")
+    similarity_weight: float = Field(1.0, ge=0, description="gamma: weight of word similarity.")
+    position_decay: float = Field(0.01, ge=0, description="lambda: fall of a word's weight with its place, per token.")
+    word_vectors: str = Field(
+        "", description="Text file of word vectors (word2vec or GloVe form); the policy's input embeddings if empty."
+    )
+    grounding_model: str = Field("", description="grounded: local GroundingDINO folder.")
+    segmentation_model: str = Field("", description="grounded: local SAM or SAM 2 folder; boxes alone if empty.")
+    grounding_threshold: float = Field(0.3, ge=0, le=1, description="grounded: least confidence of a box.")
+    crop_min: float = Field(0.01, gt=0, le=1, description="crop: least share of the area.")
+    crop_max: float = Field(0.2, gt=0, le=1, description="crop: greatest share of the area.")
+    counterfactual: Literal["question", "embedding", "edit"] = Field(
+        "question",
+        description="Where the other image comes from: same question, other answer; nearest image with another "
+        "answer; key region recoloured. The first two fall back on the next where the data has none.",
+    )
+    corrupted_words: int = Field(1, ge=1, le=100, description="corrupted: words swapped.")
+    candidates: int = Field(10, ge=2, le=256, description="ranked: answers sampled.")
+    scorer: Literal["claims", "clip", "gain"] = Field("claims", description="ranked: what orders the answers.")
+    clip_model: str = Field("", description="ranked by clip: local CLIP folder.")
+    min_score_gap: float = Field(
+        1.0, ge=0, description="ranked: least distance of worst and best; wrong claims, similarity, or nats/token."
+    )
+    layout: Literal["sequence", "grid", "picture_in_picture"] = Field("sequence", description="collage: arrangement.")
+    collage_images: int = Field(2, ge=2, le=9, description="collage: images, the sample's own among them.")
+    segment_tokens: int = Field(256, ge=1, description="segment: longest stretch that is written anew, tokens.")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="Longest rejected response, tokens.")
     extra_samples: int = Field(4, ge=0, le=64, description="Samples drawn after the greedy answer fails a filter.")
     temperature: float = Field(1.0, gt=0, le=10, description="Temperature of the extra samples.")
@@ -146,10 +195,34 @@ class NegativesConfig(Section):
         return epsilon
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> NegativesConfig:
+    def _settings_fit(self) -> NegativesConfig:
         if self.min_length_ratio > self.max_length_ratio:
             raise ValueError("min_length_ratio must be <= max_length_ratio")
+        if self.crop_min > self.crop_max:
+            raise ValueError("crop_min must be <= crop_max")
+        if self.detector == "grounded" and not self.grounding_model and "detector" in self.read():
+            raise ValueError("detector grounded needs grounding_model, a local folder")
+        if self.method == "ranked" and self.scorer == "clip" and not self.clip_model:
+            raise ValueError("scorer clip needs clip_model, a local folder")
         return self
+
+    def read(self) -> dict[str, Any]:
+        """The settings that this generator reads, beyond those that all do."""
+        names = NEGATIVES[self.method].settings
+        return {name: getattr(self, name) for name in names}
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that only other generators read decide nothing."""
+        others = {name for entry in NEGATIVES.values() for name in entry.settings} - set(self.read())
+        return {name: value for name, value in super().identity().items() if name not in others}
+
+
+class ImagesConfig(NegativesConfig):
+    """Rejected images made for the pairs, where the objective looks at them; the fields of section negatives."""
+
+    method: Literal[
+        "adversarial", "noise", "diffusion", "blank", "key_region", "masked", "crop", "retrieved", "counterfactual",
+    ] = Field("key_region", description="Generator of images; `mbpo methods` says what each does.")  # fmt: skip
 
 
 class PairsConfig(Section):
@@ -178,7 +251,14 @@ class PairsConfig(Section):
 class RolloutsConfig(Section):
     """How closed-ended questions are sampled and rewarded (recipe 1.5)."""
 
-    prompts: int = Field(200, ge=1, description="Prompts a round, drawn without replacement over rounds.")
+    prompts: int = Field(200, ge=1, description="Prompts a round.")
+    select: Literal["shuffle", "mopps"] = Field(
+        "shuffle",
+        description="Draw prompts without replacement over rounds, or those that the policy is expected to get right "
+        "half the time (MoPPS).",
+    )
+    mopps_pool: int = Field(8, ge=1, le=1000, description="mopps: candidates that a prompt is picked from.")
+    mopps_decay: float = Field(0.5, ge=0, le=1, description="mopps: what is kept of earlier counts; 1 forgets nothing.")
     group_size: int = Field(8, ge=2, le=256, description="Completions a prompt, G.")
     temperature: float = Field(
         1.0, gt=0, le=10, description="Sampling temperature; log-probs are of this distribution."
@@ -196,18 +276,26 @@ class RolloutsConfig(Section):
             raise ValueError("format_reward must be below accuracy_reward, so that form never outweighs truth")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Settings of MoPPS decide nothing where prompts are not picked by it."""
+        mine = super().identity()
+        return {name: value for name, value in mine.items() if self.select == "mopps" or not name.startswith("mopps_")}
+
 
 class TrainingConfig(Section):
-    """Hybrid GRPO on DeepSpeed (recipe 1.6-1.8); also its baselines DPO and SFT."""
+    """GRPO on pairs and rollouts together, or another objective on the pairs (recipes 1.6-1.8, 2.5-2.6, 3, 4)."""
 
-    objective: Literal["mbpo", "dpo", "sft"] = Field(
-        "mbpo", description="Hybrid GRPO, or a baseline on the same pairs."
+    objective: Literal[
+        "grpo", "none", "sft", "dpo", "ipo", "image", "mdpo", "mfpo", "chip", "adavip", "rdpo", "povid", "vdpo", "mpo",
+        "vigil", "p2dpo", "mrpo",
+    ] = Field("grpo", description="Loss on pairs (`mbpo methods`); none leaves them out.")  # fmt: skip
+    use_online: bool = Field(True, description="Train on verified rollout groups.")
+    surrogate: Literal["token", "sequence", "soft", "cispo"] = Field(
+        "token", description="Group objective: clip a token's ratio (GRPO), the sequence's (GSPO), softly, or CISPO."
     )
     offline_ratio: Literal["on_policy", "reference", "shaped"] = Field(
-        "on_policy", description="Denominator of the offline ratio: recipe 1.6 modes (a), (b), (c)."
+        "on_policy", description="grpo: denominator of a pair's ratio, recipe 1.6 modes (a), (b), (c)."
     )
-    use_offline: bool = Field(True, description="Train on preference pairs.")
-    use_online: bool = Field(True, description="Train on verified rollout groups.")
     learning_rate: float = Field(1e-6, gt=0, le=1, description="Peak learning rate of AdamW.")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="Shape after warm-up.")
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up, optimizer steps.")
@@ -216,26 +304,71 @@ class TrainingConfig(Section):
     pairs_per_step: int = Field(8, ge=1, description="Offline groups a step, over all processes.")
     groups_per_step: int = Field(8, ge=1, description="Online groups a step, over all processes.")
     epochs: int = Field(1, ge=1, le=1000, description="Passes over a round's pairs and groups.")
+    token_budget: int = Field(
+        0,
+        ge=0,
+        description="Token positions to run forward and backward over all rounds, prompts and images included; as many "
+        "epochs as it takes. 0 leaves it to epochs.",
+    )
+    curriculum: Literal["none", "token_entropy", "semantic_entropy"] = Field(
+        "none",
+        description="Pairs in three stages, easy to hard, by the reference's entropy: mean over the tokens of chosen, or "
+        "over the meanings of eight sampled answers.",
+    )
     inner_steps: int = Field(1, ge=1, le=64, description="Updates on each batch before the next, mu in the recipe.")
     clip_low: float = Field(0.2, ge=0, lt=1, description="Ratio clip below: 1 - clip_low.")
     clip_high: float = Field(0.2, ge=0, description="Ratio clip above: 1 + clip_high.")
-    beta: float = Field(0.04, ge=0, description="Weight of the k3 KL to the reference (mbpo).")
+    beta: float = Field(0.04, ge=0, description="Weight of the k3 KL to the reference (groups).")
     max_drop: float = Field(
         2.0,
         ge=0,
         description="A token with negative advantage is pushed no further once this far below the reference, "
         "nats; 0 sets no bound (recipe 1.6 as written).",
     )
-    dpo_beta: float = Field(0.1, gt=0, description="Temperature of the DPO loss.")
-    offline_weight: float = Field(1.0, ge=0, description="Weight of an offline group against an online one.")
-    reward_chosen: float = Field(2.0, description="Reward of the chosen response.")
-    reward_rejected: float = Field(0.0, description="Reward of the rejected response.")
-    scale_by_std: bool = Field(True, description="Divide advantages by the group's population std.")
+    offline_weight: float = Field(1.0, ge=0, description="Weight of a pair against an online group.")
+    reward_chosen: float = Field(2.0, description="grpo: reward of the chosen response.")
+    reward_rejected: float = Field(0.0, description="grpo: reward of the rejected response.")
+    advantage_scale: Literal["population", "sample", "none"] = Field(
+        "population", description="Advantages are divided by the group's population std, sample std, or nothing."
+    )
     normalization: Literal["sequence", "token", "constant"] = Field(
         "sequence",
         description="Mean over a completion's tokens (grpo), over all tokens (dapo), or by max length (dr_grpo).",
     )
     constant_length: int = Field(64, ge=1, description="Divisor of the constant normalisation, tokens.")
+    dpo_beta: float = Field(0.1, gt=0, description="Temperature of the implied reward, DPO and its kin.")
+    add_image: float = Field(0.0, ge=0, description="Weight of an added image-side term (chosen: clean over rejected).")
+    add_anchor: float = Field(0.0, ge=0, description="Weight of an added anchor (chosen over the reference's).")
+    add_likelihood: float = Field(0.0, ge=0, description="Weight of an added likelihood term (chosen, nats/token).")
+    image_cap: float = Field(
+        0.0, ge=0, description="Image-side margin, nats, beyond which a pair is left alone; 0 sets no bound."
+    )
+    text_weight: float = Field(1.0, ge=0, description="mfpo: weight of the text loss.")
+    image_weight: float = Field(1.0, ge=0, description="mfpo, image: weight of the image loss.")
+    margin_weight: float = Field(1.0, ge=0, description="mfpo, image: weight of the margin loss (anchor).")
+    margin: float = Field(0.0, description="mfpo (eta), mdpo (delta), image and anchor: reward margin of chosen.")
+    segment_weight: float = Field(4.0, gt=0, description="chip: weight of tokens that the two responses do not share.")
+    chip_kl: float = Field(0.1, ge=0, description="chip: weight of the KL term.")
+    guidance: float = Field(0.5, description="vdpo: g; 1 is DPO, and 0 leaves no gradient.")
+    blind: Blind = Field("mask", description="vdpo, vigil: how the model is blinded.")
+    preference_weight: float = Field(0.8, ge=0, description="mpo: weight of DPO.")
+    quality_weight: float = Field(0.2, ge=0, description="mpo: weight of BCO.")
+    generation_weight: float = Field(1.0, ge=0, description="mpo: weight of the likelihood of chosen.")
+    vigil_weight: float = Field(0.5, ge=0, description="vigil: weight of the counterfactual term.")
+    vigil_beta: float = Field(0.1, gt=0, description="vigil: its temperature, per nat/token.")
+    calibration_weight: float = Field(0.3, ge=0, description="p2dpo: weight of the calibration term.")
+    second_reference: str = knob("", "mrpo: local folder of the second reference; its digest is identity.")
+    reference_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="mrpo: a, the second reference's share of the harmonic mean; 0 adapts it to each pair.",
+    )
+    reference_clip: float = Field(0.1, ge=0, description="mrpo: how far the first may lie from the second, relative.")
+    perception_weight: float = Field(0.0, ge=0, description="Weight of PAPO's KL to what patches hide (online).")
+    perception_share: float = Field(0.6, gt=0, le=1, description="PAPO: chance that a patch is blacked out.")
+    perception_cap: float = Field(0.2, ge=0, description="PAPO: nats a token beyond which it is left alone; 0: no bound.")
+    perception_patch: int = Field(14, ge=1, description="PAPO: side of a patch, pixels.")
     freeze: Literal["none", "vision", "vision_and_projector", "language"] = Field(
         "vision", description="Parts whose weights stay bit-equal."
     )
@@ -250,9 +383,29 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> TrainingConfig:
-        if self.objective == "mbpo" and not (self.use_offline or self.use_online):
-            raise ValueError("use_offline and use_online are both off; nothing is left to train on")
+        if self.objective == "none" and not self.use_online:
+            raise ValueError("objective is none and use_online is off; nothing is left to train on")
+        if self.objective == "mrpo" and not self.second_reference:
+            raise ValueError("objective mrpo needs second_reference, a local model folder")
         return self
+
+    @property
+    def pair_passes(self) -> ObjectiveEntry | None:
+        """What the loss on pairs looks at; None where pairs are left out."""
+        return objective_passes(self.objective, image_term=self.add_image > 0)
+
+    @property
+    def wants_rejected_images(self) -> bool:
+        """Whether the loss looks at the rejected images of a pair."""
+        return self.pair_passes is not None and "rejected image" in self.pair_passes.needs
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that only other objectives read decide nothing."""
+        mine = OBJECTIVES[self.objective].settings if self.objective != "none" else ()
+        others = {name for entry in OBJECTIVES.values() for name in entry.settings} - set(mine)
+        if self.add_image or self.add_anchor:
+            others -= {"margin", "image_cap"}
+        return {name: value for name, value in super().identity().items() if name not in others}
 
 
 class EvaluationConfig(Section):
@@ -282,19 +435,63 @@ class PipelineConfig(Section):
     """One run of the whole method."""
 
     run: str = Field("default", pattern=RUN_NAME, description="Name under which the run's artifacts are found.")
+    method: Method = Field("mbpo", description="Settings that stand in for the defaults below (`mbpo methods`).")
     seed: int = Field(0, ge=0, lt=2**32, description="Every random number of the run derives from it.")
-    rounds: int = Field(2, ge=1, le=100, description="Rollouts and training alternate this often.")
+    rounds: int = Field(
+        2, ge=1, le=100, description="Rollouts and training alternate this often; once where nothing is made anew."
+    )
+    remine: bool = Field(False, description="Mine each round's share of the pairs with the policy it starts from.")
+    mined_images: bool = Field(
+        False, description="Image-side objectives look at the images that mining made, not at those of section images."
+    )
     baselines: list[Literal["sft", "dpo"]] = Field(
         default_factory=list, description="Also trained on the same pairs, for comparison."
     )
     policy: PolicyConfig = Field(default_factory=PolicyConfig)
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
     negatives: NegativesConfig = Field(default_factory=NegativesConfig)
+    images: ImagesConfig = Field(default_factory=ImagesConfig)
     pairs: PairsConfig = Field(default_factory=PairsConfig)
     rollouts: RolloutsConfig = Field(default_factory=RolloutsConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_method(cls, data: Any) -> Any:
+        """Put the method's settings under what the config says itself."""
+        if not isinstance(data, dict) or not _known(data.get("method", "mbpo")):
+            return data  # refused later, by name
+        return _under(METHODS[data.get("method", "mbpo")].settings, data)
+
+    @model_validator(mode="after")
+    def _baselines_have_pairs(self) -> PipelineConfig:
+        if self.baselines and self.remine:
+            raise ValueError("baselines train on pairs that were mined once; switch remine off, or leave them out")
+        if self.method in self.baselines:
+            raise ValueError(f"method {self.method} is among its own baselines; leave it out there")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What the trained policy is called in tables."""
+        return "trained" if self.method == "mbpo" else self.method
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether anything is trained on pairs."""
+        return self.training.objective != "none" or bool(self.baselines)
+
+    @property
+    def training_rounds(self) -> int:
+        """Rounds that are trained: one where neither rollouts nor pairs are made anew."""
+        return self.rounds if self.training.use_online or self.remine else 1
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether rejected images are made for the pairs."""
+        return self.training.wants_rejected_images and not self.mined_images
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> PipelineConfig:
@@ -316,17 +513,50 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Pipelin
 
 
 def build_config(data: dict[str, Any], overrides: list[str], *, where: str) -> PipelineConfig:
-    """Validate nested settings after applying `section.field=value` overrides; see `load_config`."""
+    """Validate nested settings after applying `section.field=value` overrides; see `load_config`.
+
+    An override of `method` drops every value that the method before gives by itself: what is left of it is what the
+    config says on its own, and that, like the other overrides, comes before what the new method gives.
+    """
     if not isinstance(data, dict):
         raise ConfigError("the run config is not a mapping", where=where, remedy="See deployments/demo.yaml.")
-    for override in overrides:
-        _apply_override(data, override)
+    before = data.get("method", "mbpo")
+    changed = _overridden(data, overrides)
+    if changed.get("method", "mbpo") != before and _known(before):
+        changed = _overridden(_without(_effective(METHODS[before]), data), overrides)
     try:
-        return PipelineConfig.model_validate(data)
+        return PipelineConfig.model_validate(changed)
     except ValidationError as error:
         raise ConfigError(
             "; ".join(map(_prose, error.errors())), where=where, remedy="docs/configuration.md lists every field."
         ) from error
+
+
+def _under(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, and over them what the data says."""
+    merged = {**settings, **data}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(data.get(name), Mapping):
+            merged[name] = {**value, **data[name]}
+    return merged
+
+
+def _effective(entry: MethodEntry) -> dict[str, Any]:
+    """Every value that a method gives by itself: its settings, and plain defaults where it has none."""
+    return _under(PipelineConfig().model_dump(mode="json"), entry.settings)
+
+
+def _known(method: Any) -> bool:
+    return isinstance(method, str) and method in METHODS
+
+
+def _without(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data without the values that the settings give already."""
+    left = {name: value for name, value in data.items() if name not in settings or value != settings[name]}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(left.get(name), Mapping):
+            left[name] = _without(value, left[name])
+    return left
 
 
 def _prose(error: ErrorDetails) -> str:
@@ -334,6 +564,14 @@ def _prose(error: ErrorDetails) -> str:
     place = ".".join(map(str, error["loc"])) or "config"
     got = "" if isinstance(error["input"], dict) else f", got {error['input']!r:.80}"
     return f"{place}: {error['msg']}{got}"
+
+
+def _overridden(data: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """A copy of the data with all overrides applied."""
+    changed = deepcopy(data)
+    for override in overrides:
+        _apply_override(changed, override)
+    return changed
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

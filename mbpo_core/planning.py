@@ -199,7 +199,7 @@ def identity_of(
         from mbpo_core.verifiers.registry import versions
 
         identity["verifiers"] = versions()
-    if spec.by_round:
+    if spec.by_round or request.rounds > 1:
         identity["round"] = {"round_index": request.round_index, "rounds": request.rounds}
     return identity
 

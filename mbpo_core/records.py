@@ -6,7 +6,8 @@ fields, so that a column exists in one place only.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +48,11 @@ class Message(Record):
     content: list[Part]
 
 
+def message_text(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The text of a conversation's rows, its image parts left out."""
+    return "".join(part["text"] or "" for message in messages for part in message["content"] if part["type"] == "text")
+
+
 class Sample(Record):
     """A question about an image with its reference answer."""
 
@@ -59,6 +65,7 @@ class Sample(Record):
     choices: list[str] = Field(default_factory=list, description="Options of a multiple-choice question, A first.")
     split: Split
     source: str
+    rejected: str | None = Field(default=None, description="A rejected response that the data brings along.")
     meta: str = Field(default="{}", description="JSON object; see docs/data.md for the keys evaluation reads.")
 
 
@@ -67,11 +74,11 @@ class Negative(Record):
 
     sample_id: str
     images: list[Image] = Field(description="The clean images.")
-    rejected_images: list[Image] = Field(description="Perturbed images as saved (8-bit PNG).")
+    rejected_images: list[Image] = Field(description="Wrong images as saved (8-bit PNG); empty where none was made.")
     question: str
     question_kind: Kind
     answer_form: AnswerForm
-    kind: str = Field(description="How the image was made: adversarial, noise, diffusion, blank.")
+    kind: str = Field(description="The generator that made it, a name of `mbpo methods`.")
     chosen: str
     rejected: str | None = Field(description="Null where only the image is dispreferred.")
     clean_answer: str = Field(description="What the model says to the clean image, greedily.")
@@ -85,13 +92,19 @@ class Negative(Record):
     logprob_rounded: float = Field(description="The same on the saved 8-bit image.")
     epsilon: float = Field(description="Radius asked for, pixels in 0-1 (L-infinity) or L2 norm.")
     perturbation_linf: float = Field(description="Largest pixel change of the saved image, pixels in 0-1.")
-    attack: str = Field(description="JSON: the attack's settings and seed.")
-    decode: str = Field(description="JSON: how the rejected response was decoded (greedy, or which sample).")
+    masks: list[Image] = Field(default_factory=list, description="Key regions of each clean image, white inside.")
+    keywords: list[str] = Field(default_factory=list, description="Words of chosen that the regions belong to.")
+    detector: str = Field(default="", description="What found the regions; global where nothing was found.")
+    attack: str = Field(description="JSON: all that it takes to make the row again, seed included.")
+    decode: str = Field(description="JSON: how the rejected response came about (greedy, which sample, given, made).")
     meta: str = Field(default="{}", description="The sample's meta.")
 
 
 class PreferencePair(Record):
-    """A chosen and a rejected response to the clean image; opens in `datasets` and TRL unchanged."""
+    """A chosen and a rejected response to the clean image; opens in `datasets` and TRL unchanged.
+
+    Where only the image is dispreferred, `rejected` is empty and what is known of it null.
+    """
 
     sample_id: str
     images: list[Image]
@@ -103,13 +116,13 @@ class PreferencePair(Record):
     negative_kind: str
     blind: Blind = Field(description="How the blind condition was made.")
     gain_chosen: float = Field(description="Image Information Gain of chosen, nats per token.")
-    gain_rejected: float
+    gain_rejected: float | None
     token_gains_chosen: list[float] = Field(description="Per token, nats.")
     token_gains_rejected: list[float]
     logprob_chosen: float = Field(description="Mean log p(chosen | image), nats per token.")
-    logprob_rejected: float
+    logprob_rejected: float | None
     blind_logprob_chosen: float = Field(description="Mean log p(chosen | blind), nats per token.")
-    blind_logprob_rejected: float
+    blind_logprob_rejected: float | None
     meta: str = "{}"
 
 
@@ -188,6 +201,12 @@ class TrainingStep(Record):
     chosen_logprob: float | None = Field(description="Mean log p(chosen), nats per token.")
     rejected_logprob: float | None
     chosen_drift: float | None = Field(description="chosen_logprob minus the reference's, nats per token.")
+    chosen_reward: float | None = Field(
+        description="Implied reward of chosen: dpo_beta times log pi - log pi_ref, summed over its tokens."
+    )
+    rejected_reward: float | None
+    wrong_image_reward: float | None = Field(description="Implied reward of chosen under the rejected images.")
+    positions: int = Field(description="Token positions run forward and backward, prompts and images included.")
     stopped: bool = Field(description="The stop rule fired at this step.")
     seconds: float = Field(json_schema_extra={"volatile": True})
     cpu_seconds: float = Field(json_schema_extra={"volatile": True})

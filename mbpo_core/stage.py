@@ -64,6 +64,9 @@ class Reader(Protocol):
     def where(self, column: str, values: Sequence[Any]) -> Reader:
         """A view of the rows of the main table whose column is one of values; same interface."""
 
+    def share(self, index: int, of: int) -> Reader:
+        """A view of every `of`-th row, from row `index` on; same interface."""
+
     def folder(self, name: str) -> Path:
         """A local copy (or the place itself) of a committed folder, e.g. "checkpoint"."""
 

@@ -39,21 +39,25 @@ SAMPLES = StageSpec(
         "bad_choices": "bad",
         "answer_not_in_form": "bad",
         "duplicate_id": "bad",
+        "same_answer": "filtered",
     },
     external=_sample_sources,
 )
 
 NEGATIVES = StageSpec(
     name="negatives",
-    version=2,
+    version=3,
     config=config.NegativesConfig,
     entry="mbpo_core.negatives.stage:run",
     record=records.Negative,
-    inputs=("samples",),
-    modules=("mbpo_core.negatives", "mbpo_core.verifiers", *_MODEL),
+    inputs=("samples", "pairs"),  # pairs: those that rejected images are made for
+    modules=("mbpo_core.negatives", "mbpo_core.objectives", "mbpo_core.verifiers", *_MODEL),
     reasons={
         "unreadable_image": "bad",
         "prompt_too_long": "bad",
+        "no_rejected": "filtered",
+        "no_other_image": "filtered",
+        "nothing_to_change": "filtered",
         "same_answer": "filtered",
         "refusal": "filtered",
         "repetition": "filtered",
@@ -64,7 +68,7 @@ NEGATIVES = StageSpec(
 
 PAIRS = StageSpec(
     name="pairs",
-    version=1,
+    version=2,
     config=config.PairsConfig,
     entry="mbpo_core.pairs.stage:run",
     record=records.PreferencePair,
@@ -84,12 +88,12 @@ PAIRS = StageSpec(
 
 ROLLOUTS = StageSpec(
     name="rollouts",
-    version=1,
+    version=2,
     config=config.RolloutsConfig,
     entry="mbpo_core.rollouts.stage:run",
     record=records.RolloutGroup,
-    inputs=("samples",),
-    modules=("mbpo_core.rollouts", "mbpo_core.verifiers", *_MODEL),
+    inputs=("samples", "rollouts"),  # rollouts: of the round before, whose counts prompts are picked by
+    modules=("mbpo_core.rollouts", "mbpo_core.objectives", "mbpo_core.verifiers", *_MODEL),
     reasons={"unreadable_image": "bad", "prompt_too_long": "bad", "unverifiable": "bad"},
     uses_policy=True,
     by_round=True,
@@ -97,11 +101,12 @@ ROLLOUTS = StageSpec(
 
 TRAINING = StageSpec(
     name="training",
-    version=1,
+    version=2,
     config=config.TrainingConfig,
     entry="mbpo_core.training.stage:run",
     record=records.TrainingStep,
-    inputs=("pairs", "rollouts", "previous"),  # previous: the training artifact whose optimizer state goes on
+    # negatives: rejected images made for the pairs; previous: the training artifact whose optimizer state goes on
+    inputs=("pairs", "negatives", "rollouts", "previous"),
     modules=("mbpo_core.training", "mbpo_core.objectives", *_MODEL),
     uses_policy=True,
     by_round=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mbpo_core.config import PipelineConfig, Section
 from mbpo_core.errors import StoreError
@@ -73,6 +74,15 @@ class Run:
             pointers.point(key, made)
         return made
 
+    @property
+    def last_mining(self) -> int:
+        """The last round that mines: the first, or with `remine` the last of all."""
+        return self.config.training_rounds - 1 if self.config.remine else 0
+
+    def mined(self, key: str, round_index: int) -> str:
+        """The pointer of what mining makes: one for the whole run, or one a round."""
+        return f"{key}/{round_index}" if self.config.remine else key
+
     def base_policy(self) -> PolicyRef:
         """The configured model, checked and digested but not loaded.
 
@@ -102,13 +112,13 @@ class Run:
             )
         return found
 
-    def latest_policy(self, key: str, label: str = "trained") -> PolicyRef:
+    def latest_policy(self, key: str, label: str) -> PolicyRef:
         """The checkpoint that a training pointer names now."""
         return checkpoint_policy(self.latest(key), label)
 
     def policy_before(self, round_index: int) -> PolicyRef:
         """The policy that a round starts from: the base model, then the checkpoint of the round before."""
-        return self.latest_policy(f"training/{round_index - 1}") if round_index else self.base_policy()
+        return self.latest_policy(f"training/{round_index - 1}", self.config.label) if round_index else self.base_policy()
 
     def _ref(self, planned: StagePlan) -> ArtifactRef:
         if planned.ref is None and self.perform is not expect:
@@ -118,8 +128,12 @@ class Run:
 
 def pointer_keys(config: PipelineConfig) -> Sequence[str]:
     """The run pointers that a run with these settings has, in the order the stages are done."""
-    rounds = [f"{stage}/{index}" for index in range(config.rounds) for stage in ("rollouts", "training")]
-    if not config.training.use_online:
-        rounds = [key for key in rounds if not key.startswith("rollouts")]
-    baselines = [f"training/{name}" for name in config.baselines]
-    return ["samples", "negatives", "pairs", *rounds, *baselines, "evaluation", "report"]
+    mined = ["negatives", "pairs", "negatives/images"] if config.wants_pairs else []
+    if not config.makes_images:
+        mined = [key for key in mined if key != "negatives/images"]
+    keys = ["samples"] if config.remine else ["samples", *mined]
+    for index in range(config.training_rounds):
+        keys += [f"{key}/{index}" for key in mined] if config.remine else []
+        keys += [f"rollouts/{index}"] if config.training.use_online else []
+        keys.append(f"training/{index}")
+    return [*keys, *(f"training/{name}" for name in config.baselines), "evaluation", "report"]

@@ -1,8 +1,10 @@
-"""training: GRPO on offline pairs and online groups together; and the baselines on the same pairs."""
+"""training: GRPO on offline pairs and online groups together, or another objective; and baselines on the same pairs."""
 
 from __future__ import annotations
 
+from mbpo_core.config import PolicyConfig, TrainingConfig
 from mbpo_core.execution import checkpoint_policy
+from mbpo_core.methods import METHODS
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from tasks.run import Run
 
@@ -11,30 +13,47 @@ def train_policy(
     run: Run,
     policy: PolicyRef,
     reference: PolicyRef,
-    pairs: ArtifactRef,
+    pairs: ArtifactRef | None,
+    images: ArtifactRef | None,
     rollouts: ArtifactRef | None,
     round_index: int,
 ) -> PolicyRef:
     """One round: go on from `policy` (optimizer state included), held near `reference`."""
-    inputs = {"pairs": pairs, "rollouts": rollouts, "previous": policy.artifact}
+    mined = run.mined("pairs", round_index)
+    inputs = {mined: pairs, "negatives": images, "rollouts": rollouts, "previous": policy.artifact}
+    if run.config.training.objective == "none":
+        inputs[mined] = None  # there for baselines alone
     made = run.stage(
         "training",
         key=f"training/{round_index}",
         inputs={name: ref for name, ref in inputs.items() if ref is not None},
-        policies={"policy": policy, "reference": reference},
+        policies=_policies(run, policy, reference, run.config.training),
         round_index=round_index,
-        rounds=run.config.rounds,
+        rounds=run.config.training_rounds,
     )
-    return checkpoint_policy(made, "trained")
+    return checkpoint_policy(made, run.config.label)
 
 
-def train_baseline(run: Run, objective: str, reference: PolicyRef, pairs: ArtifactRef) -> PolicyRef:
-    """The same pairs and settings with another objective, in one round from the base model."""
+def train_baseline(run: Run, name: str, reference: PolicyRef, pairs: ArtifactRef | None) -> PolicyRef:
+    """The same pairs and settings under another method's objective, in one round from the base model."""
+    assert pairs is not None  # a config with baselines wants pairs
+    settings = TrainingConfig.model_validate(run.config.training.model_dump() | METHODS[name].settings["training"])
     made = run.stage(
         "training",
-        key=f"training/{objective}",
-        settings=run.config.training.model_copy(update={"objective": objective}),
+        key=f"training/{name}",
+        settings=settings,
         inputs={"pairs": pairs},
-        policies={"policy": reference, "reference": reference},
+        policies=_policies(run, reference, reference, settings),
     )
-    return checkpoint_policy(made, objective)
+    return checkpoint_policy(made, name)
+
+
+def _policies(run: Run, policy: PolicyRef, reference: PolicyRef, settings: TrainingConfig) -> dict[str, PolicyRef]:
+    """The models that a round looks at, by name; a second reference is checked and digested, but not loaded."""
+    from mbpo_core.models.digest import import_policy
+
+    found = {"policy": policy, "reference": reference}
+    if settings.objective == "mrpo":
+        other = import_policy(PolicyConfig(**run.config.policy.model_dump() | {"model": settings.second_reference}))
+        found["second_reference"] = other.model_copy(update={"label": "second_reference"})
+    return found

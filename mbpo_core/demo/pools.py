@@ -6,6 +6,7 @@ Every sample carries a JSON `meta` with the keys
 - `topic`: color, verification, existence, count, position, multiple_choice or caption;
 - `subject`: the object asked about, empty where there is none;
 - `scene`: list of {object, color, cell} in reading order, the whole truth about the picture;
+- `boxes`: list of {label, box} in the same order: the square of pixels [x0, y0, x1, y1] that each object fills;
 - `objects`: names of the objects present;
 - `prior_answer`: what the language prior says, in the answer's form; null where it says nothing;
 - `conflict`: true where that is wrong;
@@ -28,7 +29,7 @@ from mbpo_core.demo import composing as c
 from mbpo_core.demo.objects import COLORS, NEUTRAL, OBJECTS, subjects
 from mbpo_core.demo.probes import probe_item, probe_names
 from mbpo_core.demo.questions import Question
-from mbpo_core.demo.scenes import Scene, any_color, render, stream_seed, to_png
+from mbpo_core.demo.scenes import Scene, any_color, boxes, render, stream_seed, to_png
 from mbpo_core.records import AnswerForm, Image, Sample, Split
 
 Setting = Literal["uniform", "natural"]
@@ -132,6 +133,7 @@ def _sample(sample_id: str, split: Split, setting: Setting, probe: str, scene: S
         "topic": question.topic,
         "subject": question.subject,
         "scene": [asdict(item) for item in scene.placed],
+        "boxes": [{"label": name, "box": box} for name, box in zip(scene.names, boxes(scene), strict=True)],
         "objects": scene.names,
         "prior_answer": question.prior_answer,
         "conflict": question.conflict,

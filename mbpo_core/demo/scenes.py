@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -128,12 +128,9 @@ def render(scene: Scene) -> Pixels:
     """
     rng = np.random.default_rng(scene.seed)
     canvas = np.empty((SIZE, SIZE, 3), dtype=np.float32)
-    canvas[:] = rng.uniform(215, 250, size=3)
-    for item in scene.placed:
-        size = _SPRITE_SIZES[rng.integers(len(_SPRITE_SIZES))]
+    canvas[:] = _background(rng)
+    for item, (y, x, size) in zip(scene.placed, _tiles(scene, rng), strict=True):
         luminance, alpha = _sprite(item.object, size)
-        row, column = divmod(CELLS.index(item.cell), 2)
-        y, x = rng.integers(0, CELL - size + 1, size=2) + (row * CELL, column * CELL)
         patch = canvas[y : y + size, x : x + size]
         tint = np.asarray(COLORS[item.color], dtype=np.float32)
         patch += alpha[..., None] * (luminance[..., None] * tint - patch)
@@ -141,11 +138,32 @@ def render(scene: Scene) -> Pixels:
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
+def boxes(scene: Scene) -> list[tuple[int, int, int, int]]:
+    """The square that each object's sprite fills, x0, y0, x1, y1 in pixels with x1 and y1 outside; in reading order."""
+    rng = np.random.default_rng(scene.seed)
+    _background(rng)  # drawn first
+    return [(x, y, x + size, y + size) for y, x, size in _tiles(scene, rng)]
+
+
 def to_png(pixels: Pixels) -> bytes:
     """The picture as a lossless PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _background(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(3,) the colour of the empty picture."""
+    return rng.uniform(215, 250, size=3)
+
+
+def _tiles(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """Top, left and side of each object's sprite, jittered inside its cell."""
+    for item in scene.placed:
+        size = _SPRITE_SIZES[rng.integers(len(_SPRITE_SIZES))]
+        row, column = divmod(CELLS.index(item.cell), 2)
+        y, x = rng.integers(0, CELL - size + 1, size=2) + (row * CELL, column * CELL)
+        yield int(y), int(x), size
 
 
 @lru_cache(maxsize=256)

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 from mbpo_core.evaluation.summary import Entry, Summary, in_order
-
-TITLES: dict[str, str] = {"base": "base", "sft": "SFT", "dpo": "DPO", "trained": "MBPO"}
-"""Column headings of the usual policy labels."""
+from mbpo_core.methods import title_of
 
 
 def summary_table(summary: Summary, *, full: bool = False, title: str = "Held-out questions") -> Table:
@@ -30,9 +28,9 @@ def summary_table(summary: Summary, *, full: bool = False, title: str = "Held-ou
     table = Table(title=title, caption=caption(summary), title_justify="left", caption_justify="left")
     table.add_column("metric")
     for label in labels:
-        table.add_column(TITLES.get(label, label), justify="right")
+        table.add_column(title_of(label), justify="right")
     for label in list(summary["differences"])[-1:]:
-        table.add_column(f"{TITLES.get(label, label)} − {labels[0]}", justify="right")
+        table.add_column(f"{title_of(label)} − {labels[0]}", justify="right")
     group = None
     for name in shown_metrics(summary, full=full):
         described = summary["metrics"][name]
@@ -51,8 +49,8 @@ def summary_markdown(summary: Summary, *, full: bool = False) -> str:
     """The same table as GitHub Markdown, intervals included, with its caption as the last paragraph."""
     summary = in_order(summary)
     labels = list(summary["policies"])
-    heads = ["metric", *(TITLES.get(label, label) for label in labels)]
-    heads += [f"{TITLES.get(label, label)} − {labels[0]}" for label in list(summary["differences"])[-1:]]
+    heads = ["metric", *(title_of(label) for label in labels)]
+    heads += [f"{title_of(label)} − {labels[0]}" for label in list(summary["differences"])[-1:]]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for name in shown_metrics(summary, full=full):
         label = str(summary["metrics"][name]["label"]).replace("|", "\\|")

@@ -47,7 +47,8 @@ class PromptGroup:
     completions: K lists of token ids, each ending in EOS when the text is finished.
     rewards: K scalars; empty while only scoring.
     rollout_logprobs: K lists of log-probs under the sampling policy (online members), nats.
-    reference_logprobs: K lists under the frozen reference, nats; filled before training.
+    temperature: what logits are divided by.
+    targets: K lists of token ids that are scored in place of the completions', while those are read; None for the same.
     """
 
     prompt: Prompt
@@ -56,5 +57,14 @@ class PromptGroup:
     source: Literal["offline", "online"] = "offline"
     rewards: list[float] = field(default_factory=list)
     rollout_logprobs: list[list[float]] | None = None
-    reference_logprobs: list[list[float]] | None = None
     temperature: float = 1.0
+    targets: list[list[int]] | None = None
+
+    def distinct(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """(read, scored) of each completion that differs from those before it."""
+        return list(dict.fromkeys(self.pairs()))
+
+    def pairs(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """(read, scored) of each completion."""
+        scored = self.completions if self.targets is None else self.targets
+        return [(tuple(read), tuple(target)) for read, target in zip(self.completions, scored, strict=True)]

@@ -30,6 +30,7 @@ class Pack:
 
     prompt: Visible
     completions: Sequence[Sequence[int]]
+    targets: Sequence[Sequence[int]] | None = None  # what is scored, where it is not what is read
 
     @property
     def segments(self) -> tuple[int, ...]:
@@ -115,7 +116,7 @@ def lay_out(policy: Policy, packs: Sequence[Pack], by_segment: bool | None = Non
             owner[row, start:stop] = number
             predicting += [before, *range(row * length + start, row * length + stop - 1)]
             start = stop
-    targets = torch.tensor([token for pack in packs for completion in pack.completions for token in completion])
+    targets = torch.tensor([token for pack in packs for scored in pack.targets or pack.completions for token in scored])
     mask, segments = torch.ones_like(ids, dtype=torch.bool), None
     if any(len(pack.completions) > 1 for pack in packs):
         if policy.packing.by_segment(shape) if by_segment is None else by_segment:

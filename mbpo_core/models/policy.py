@@ -103,6 +103,19 @@ class Policy:
             raise DataError(f"the answer {text[:40]!r} holds special image tokens {sorted(banned)}")
         return [*completion, self.eos_token_ids[0]]
 
+    def completion_spans(self, text: str) -> list[tuple[int, int]]:
+        """Which characters [start, stop) of the stripped text each token of `encode_completion(text)` stands for.
+
+        EOS stands for none; tokens that share a character overlap.
+        """
+        anchor, anchor_ids, lead = self._continuation
+        before, length = len(anchor + lead), len(text.strip())
+        offsets: list[tuple[int, int]] = self.tokenizer(
+            anchor + lead + text.strip(), add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
+        spans = [(max(start - before, 0), max(stop - before, 0)) for start, stop in offsets[len(anchor_ids) :]]
+        return [*spans, (length, length)]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of a completion without special tokens and outer white space."""
         text: str = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

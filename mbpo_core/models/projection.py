@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,41 @@ def target_logprobs(hidden: Tensor, targets: Tensor, head: Head, temperature: fl
         return picked - logits.logsumexp(-1), picked.detach() >= logits.detach().amax(-1)
     logprobs, greedy = _Chunked.apply(hidden, head.weight, head.bias, targets, head, temperature)  # type: ignore[no-untyped-call]
     return logprobs, greedy
+
+
+def token_divergences(
+    hidden: Tensor, head: Head, reference_hidden: Tensor, reference_head: Head, temperature: float
+) -> Tensor:
+    """How far the policy's next-token distribution has moved from the reference's, over the whole vocabulary.
+
+        D_n = sum_v p_ref(v) [ log p_ref(v) - log p(v) ]
+
+    Rows are taken a few at a time, so that no tensor exceeds the head's limit; the backward pass makes them anew.
+
+    Args:
+        hidden: (N, D) the policy's, with gradient.
+        reference_hidden: (N, D) the reference's, without.
+        head, reference_head: their projections.
+        temperature: > 0, of both.
+
+    Returns:
+        (N,) float32 nats, >= 0.
+
+    Source: CHiP arXiv:2501.16629 (as TDPO arXiv:2404.11999).
+    """
+
+    def few(mine: Tensor, frozen: Tensor) -> Tensor:
+        policy = head.logits(mine, temperature).log_softmax(-1)
+        reference = reference_head.logits(frozen, temperature).log_softmax(-1)
+        # Banned ids are -inf under both: no probability, and no term.
+        terms = reference.exp() * (reference - policy)
+        return torch.where(reference.isneginf(), torch.zeros_like(terms), terms).sum(-1)
+
+    size = max(1, int(head.limit_mib * 2**20 / (4 * len(head.weight)))) if math.isfinite(head.limit_mib) else len(hidden)
+    if size >= len(hidden):
+        return few(hidden, reference_hidden)
+    pieces = zip(hidden.split(size), reference_hidden.split(size), strict=True)
+    return torch.cat([checkpoint(few, *piece, use_reentrant=False) for piece in pieces])
 
 
 class _Chunked(torch.autograd.Function):

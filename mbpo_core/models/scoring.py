@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,14 @@ from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.layout import Pack, Rows, lay_out, visible
 from mbpo_core.models.packing import GroupPacking
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.projection import target_logprobs
+from mbpo_core.models.projection import target_logprobs, token_divergences
 from mbpo_core.records import Blind
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Mean difference of packed and plain log-probs that is still noise, nats; a wrong mask costs tenths and more."""
+
+_VOCABULARY_ROWS = 256
+"""Places whose logits live at once where one number is made of all of them."""
 
 
 def group_logprobs(
@@ -55,11 +58,85 @@ def group_logprobs(
     """
     if temperature <= 0:
         raise ShapeError(f"temperature must be > 0 to score, got {temperature}")
-    results: list[list[Tensor]] = []
+    scored = group_scores(policy, groups, blind=blind, temperature=temperature, grad=grad, rows=rows)
+    return [[one.logprobs for one in several] for several in scored]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What is known of each of a completion's T tokens.
+
+    Attributes:
+        logprobs: (T,) float32, nats.
+        divergences: (T,) float32, KL(reference || policy) over the whole vocabulary at the token's place, nats; None
+            where no reference was given.
+    """
+
+    logprobs: Tensor
+    divergences: Tensor | None = None
+
+
+def group_scores(
+    policy: Policy,
+    groups: Sequence[PromptGroup],
+    *,
+    blind: Blind | None = None,
+    temperature: float = 1.0,
+    grad: bool = False,
+    rows: int = 64,
+    reference: Policy | None = None,
+) -> list[list[TokenScores]]:
+    """`group_logprobs`, and beside them the divergence from a frozen reference; scores `targets` where a group has them.
+
+    Args:
+        reference: of the same family; reads the same rows without gradient.
+
+    Returns:
+        [P][K] scores on the policy's device.
+    """
+    if temperature <= 0:
+        raise ShapeError(f"temperature must be > 0 to score, got {temperature}")
+    results: list[list[TokenScores]] = []
     with torch.set_grad_enabled(grad):
         for chunk in _chunks(groups, rows):
             check_packing(policy, chunk)
-            results += _score(policy, chunk, blind, temperature)
+            results += _score(policy, chunk, blind, temperature, reference=reference)
+    return results
+
+
+def group_argmax(policy: Policy, groups: Sequence[PromptGroup], *, rows: int = 64) -> list[list[list[int]]]:
+    """The most probable id at the place of every token of every completion, given the prompt and the tokens before.
+
+        a_t = argmax_v log p(v | images, x, y_<t)
+
+    Returns:
+        [P][K] lists of T ids; none of them banned.
+
+    Source: POVID arXiv:2402.11411, stage 2: what the model would have said under these images.
+    """
+    picked = over_vocabulary(policy, groups, lambda logits: logits.argmax(-1), rows=rows)
+    return [[tokens.tolist() for tokens in several] for several in picked]
+
+
+def over_vocabulary(
+    policy: Policy, groups: Sequence[PromptGroup], what: Callable[[Tensor], Tensor], *, rows: int = 64
+) -> list[list[Tensor]]:
+    """A number made of all logits at the place of every token of every completion, without gradient.
+
+    Args:
+        what: (N, V) float32 logits, -inf where an id is banned, to (N,).
+
+    Returns:
+        [P][K] tensors (T,) on the CPU.
+    """
+    results: list[list[Tensor]] = []
+    with torch.no_grad():
+        for chunk in _chunks(groups, rows):
+            check_packing(policy, chunk)
+            states = _states(policy, *_laid_out(policy, chunk, None))
+            found = torch.cat([what(policy.head.logits(part, 1.0)) for part in states.split(_VOCABULARY_ROWS)]).cpu()
+            parts = iter(torch.split(found, [len(c) for group in chunk for c in group.completions]))
+            results += [[next(parts) for _ in group.completions] for group in chunk]
     return results
 
 
@@ -70,10 +147,12 @@ class ImageScores:
     Attributes:
         means: (B,) float32 mean log-probs, nats per token; differentiable in the image.
         greedy: whether greedy decoding would give exactly this completion.
+        tokens: B of (T_b,) float32, the log-probs that the means are of, in nats; differentiable in the image.
     """
 
     means: Tensor
     greedy: list[bool]
+    tokens: Sequence[Tensor]
 
 
 def image_logprobs(
@@ -103,8 +182,9 @@ def image_logprobs(
     packs = [Pack(visible(policy, prompt, None), [tokens]) for prompt, tokens in zip(prompts, completions, strict=True)]
     scored, greedy = _pass(policy, lay_out(policy, packs), features, 1.0)
     lengths = [len(tokens) for tokens in completions]
-    means = [part.mean() for part in torch.split(scored, lengths)]
-    return ImageScores(torch.stack(means), [bool(part.all()) for part in torch.split(greedy.cpu(), lengths)])
+    tokens = torch.split(scored, lengths)
+    means = torch.stack([part.mean() for part in tokens])
+    return ImageScores(means, [bool(part.all()) for part in torch.split(greedy.cpu(), lengths)], tokens)
 
 
 def check_packing(policy: Policy, groups: Sequence[PromptGroup]) -> None:
@@ -155,29 +235,64 @@ def _score(
     temperature: float,
     packing: GroupPacking | None = None,
     by_segment: bool | None = None,
-) -> list[list[Tensor]]:
-    prompts = [group.prompt for group in groups]
+    reference: Policy | None = None,
+) -> list[list[TokenScores]]:
+    rows, shown = _laid_out(policy, groups, blind, packing, by_segment)
+    states = _states(policy, rows, shown)
+    lengths = [len(tokens) for group in groups for tokens in group.completions]
+    logprobs = iter(torch.split(target_logprobs(states, rows.targets, policy.head, temperature)[0], lengths))
+    if reference is None:
+        return [[TokenScores(next(logprobs)) for _ in group.completions] for group in groups]
+    with torch.no_grad():
+        frozen = _states(reference, rows, _shown(reference, groups, blind, policy.packs, packing)[1])
+    divergences = iter(torch.split(token_divergences(states, policy.head, frozen, reference.head, temperature), lengths))
+    return [[TokenScores(next(logprobs), next(divergences)) for _ in group.completions] for group in groups]
+
+
+def _laid_out(
+    policy: Policy,
+    groups: Sequence[PromptGroup],
+    blind: Blind | None,
+    packing: GroupPacking | None = None,
+    by_segment: bool | None = None,
+) -> tuple[Rows, list[Tensor]]:
+    """Rows of the groups, and the image features that fill them."""
     completions = [tokens for group in groups for tokens in group.completions]
     refuse_banned(policy, completions)
-    features = encode_images(policy, prompts, blind)
+    refuse_banned(policy, [tokens for group in groups for tokens in group.targets or []])
+    packs, shown = _shown(policy, groups, blind, policy.packs, packing)
+    return lay_out(policy, packs, by_segment), shown
+
+
+def _shown(
+    policy: Policy,
+    groups: Sequence[PromptGroup],
+    blind: Blind | None,
+    split: Callable[[int, Sequence[int], GroupPacking | None], list[list[int]]],
+    packing: GroupPacking | None,
+) -> tuple[list[Pack], list[Tensor]]:
+    features = encode_images(policy, [group.prompt for group in groups], blind)
     packs: list[Pack] = []
     shown: list[Tensor] = []
     for index, group in enumerate(groups):
-        seen = visible(policy, group.prompt, blind)
-        for row in policy.packs(len(seen.token_ids), [len(c) for c in group.completions], packing):
-            packs.append(Pack(seen, [group.completions[k] for k in row]))
+        seen, scored = visible(policy, group.prompt, blind), group.targets or group.completions
+        for row in split(len(seen.token_ids), [len(c) for c in group.completions], packing):
+            packs.append(Pack(seen, [group.completions[k] for k in row], [scored[k] for k in row]))
             shown += [] if features is None else features[index]
-    scored, _ = _pass(policy, lay_out(policy, packs, by_segment), shown, temperature)
-    parts = iter(torch.split(scored, [len(tokens) for tokens in completions]))
-    return [[next(parts) for _ in group.completions] for group in groups]
+    return packs, shown
 
 
-def _flat(scores: Sequence[Sequence[Tensor]]) -> Tensor:
-    return torch.cat([row for rows in scores for row in rows])
+def _flat(scores: Sequence[Sequence[TokenScores]]) -> Tensor:
+    return torch.cat([row.logprobs for rows in scores for row in rows])
 
 
 def _pass(policy: Policy, rows: Rows, features: list[Tensor], temperature: float) -> tuple[Tensor, Tensor]:
     """(N,) log-probs of the rows' targets, and whether each is the most probable id."""
+    return target_logprobs(_states(policy, rows, features), rows.targets, policy.head, temperature)
+
+
+def _states(policy: Policy, rows: Rows, features: list[Tensor]) -> Tensor:
+    """(N, D) the hidden states that predict the rows' targets."""
     packed = {} if rows.segments is None else {"segments": rows.segments}
     states = policy.family.hidden(
         policy.model,
@@ -187,8 +302,7 @@ def _pass(policy: Policy, rows: Rows, features: list[Tensor], temperature: float
         position_ids=rows.position_ids,
         **packed,
     )
-    picked = states.flatten(0, 1)[rows.predicting]
-    return target_logprobs(picked, rows.targets, policy.head, temperature)
+    return states.flatten(0, 1)[rows.predicting]
 
 
 def _chunks(groups: Sequence[PromptGroup], rows: int) -> Iterator[list[PromptGroup]]:

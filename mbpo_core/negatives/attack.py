@@ -31,7 +31,8 @@ def attack(
         x^{k+1} = clip(x + project(x^k - step_size * direction(m^k) - x))
 
     objective = mean log p(chosen | x), which falls; for an item with a target, -mean log p(target | x), so that
-    the target's likelihood rises. direction is the sign (linf) or the unit vector (l2); clip keeps [0, 1].
+    the target's likelihood rises. direction is the sign (linf) or the unit vector (l2); clip keeps [0, 1]. Where an
+    item has a region, u and g^k are zero outside it, and so is every change.
 
     An item takes `steps` steps. It ends earlier where its mean log p(chosen) is at or below `stop_logprob` (0:
     never), or where `confirm` proves that its answer has flipped; that is asked, of items whose answer may flip,

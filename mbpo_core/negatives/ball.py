@@ -47,15 +47,23 @@ class Ball:
         size = _per_image(delta.flatten(1).norm(dim=1), delta)
         return delta * (self.radius / size.clamp_min(1e-30)).clamp_max(1.0)
 
-    def start(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """A random whole-level perturbation inside the ball, uniform (L2: up to rounding)."""
+    def start(self, shape: torch.Size, generator: torch.Generator, region: Tensor | None = None) -> Tensor:
+        """A random whole-level perturbation inside the ball, uniform (L2: up to rounding).
+
+        Args:
+            shape: (M, 3, H, W).
+            generator: of the random numbers.
+            region: (M, 1, H, W) bool; the perturbation is zero elsewhere, and uniform in what is left of the ball.
+        """
+        inside = torch.ones(1) if region is None else region.float()
         if self.norm == "linf":
             reach = int(self.radius)
-            return torch.randint(-reach, reach + 1, tuple(shape), generator=generator).float()
-        noise = torch.randn(tuple(shape), generator=generator)
-        pixels = noise[0].numel()
+            return torch.randint(-reach, reach + 1, tuple(shape), generator=generator).float() * inside
+        noise = torch.randn(tuple(shape), generator=generator) * inside
+        pixels = inside.expand(shape).flatten(1).sum(1).clamp_min(1.0)
         lengths = torch.rand(shape[0], generator=generator).pow(1.0 / pixels) * self.radius
-        return self.round(noise / _per_image(noise.flatten(1).norm(dim=1), noise) * _per_image(lengths, noise))
+        size = _per_image(noise.flatten(1).norm(dim=1).clamp_min(1e-30), noise)
+        return self.round(noise / size * _per_image(lengths, noise))
 
     def round(self, delta: Tensor) -> Tensor:
         """Whole levels, still inside the ball: rounding never moves away from the clean image beyond the radius.

@@ -1,7 +1,8 @@
-"""Cheap substitutes for the attack, through the same interface: sign noise, diffusion noise, a blank image."""
+"""Cheap substitutes for the attack: sign noise, diffusion noise, a blank image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -10,10 +11,28 @@ from torch import Tensor
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import Policy
 from mbpo_core.negatives.ball import LEVELS, Ball, to_levels
-from mbpo_core.negatives.items import Item, Perturbed, measured
+from mbpo_core.negatives.bench import Bench, Known
+from mbpo_core.negatives.items import Item, Made, Perturbed, measured
 
 
-def sign_noise(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
+def noise(bench: Bench, several: Sequence[Known]) -> list[Made]:
+    """Random signs; see `sign_noise`."""
+    return [Made.of(sign_noise(known.item(bench.settings), bench.settings)) for known in several]
+
+
+def diffusion(bench: Bench, several: Sequence[Known]) -> list[Made]:
+    """Noise over the whole image; see `diffusion_noise`."""
+    items = [known.item(bench.settings) for known in several]
+    return [Made.of(diffusion_noise(bench.policy, item, bench.settings.diffusion_step)) for item in items]
+
+
+def blank(bench: Bench, several: Sequence[Known]) -> list[Made]:
+    """Nothing to see; see `mean_colour`."""
+    items = [known.item(bench.settings) for known in several]
+    return [Made.of(measured(item, *mean_colour(bench.policy, item.images))) for item in items]
+
+
+def sign_noise(item: Item, settings: NegativesConfig) -> Perturbed:
     """Random signs on the surface of the attack's ball: what the attack must beat.
 
         delta = +-epsilon (linf), +-epsilon / sqrt(3 H W) (l2), each sign with probability 1/2
@@ -28,33 +47,42 @@ def sign_noise(policy: Policy, item: Item, settings: NegativesConfig) -> Perturb
     return measured(item, noisy, clean + ball.round(noisy - clean))
 
 
-def diffusion_noise(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
+def diffusion_noise(policy: Policy, item: Item, step: int) -> Perturbed:
     """Forward diffusion of the normalised pixels, taken back to [0, 1], clipped and rounded to 8 bits.
 
-        z' = sqrt(abar_s) z + sqrt(1 - abar_s) n,    n ~ N(0, I)
+        z' = sqrt(abar_s) z + sqrt(1 - abar_s) n,    n ~ N(0, I) where the item's region lets it,    z' = z elsewhere
 
-    There is no ball: epsilon does not apply. Schedule: `alpha_bars`.
+    There is no ball: epsilon does not apply. Pixels outside the region stay as they are, bit for bit.
 
-    Source: VCD arXiv:2311.16922; recipe 2.4.
+    Args:
+        policy: its family normalises.
+        item: images, region and seed.
+        step: s of the VCD schedule, see `alpha_bars`.
+
+    Source: VCD arXiv:2311.16922; with a region MFPO arXiv:2410.15334, recipe 2.4, eq. (5).
     """
     clean = item.images.float()
-    abar = alpha_bars()[settings.diffusion_step]
+    abar = alpha_bars()[step]
     noise = torch.randn(item.images.shape, generator=_generator(item))
-    # normalise is affine, z = a x + b, so the image of z' has a closed form without inverting the adapter.
-    origin = policy.family.normalise(torch.zeros_like(clean[:1]))
-    scale = policy.family.normalise(torch.ones_like(clean[:1])) - origin
+    origin, scale = _affine(policy, clean)
     noised = abar.sqrt() * policy.family.normalise(clean / LEVELS) + (1 - abar).sqrt() * noise
     levels = (((noised - origin) / scale) * LEVELS).clamp(0.0, LEVELS)
+    if item.region is not None:
+        levels = torch.where(item.region, levels, clean)
     return measured(item, levels, levels.round())
 
 
-def blank(policy: Policy, item: Item, settings: NegativesConfig) -> Perturbed:
-    """The mean-colour image: zeros after normalisation, rounded to 8 bits."""
-    clean = item.images.float()
-    origin = policy.family.normalise(torch.zeros_like(clean))
-    scale = policy.family.normalise(torch.ones_like(clean)) - origin
-    levels = (-origin / scale) * LEVELS
-    return measured(item, levels, levels.round())
+def mean_colour(policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean-colour images of the same size, in levels: zeros after normalisation, before and after rounding."""
+    origin, scale = _affine(policy, images.float())
+    levels = ((-origin / scale) * LEVELS).expand(images.shape)
+    return levels, levels.round()
+
+
+def _affine(policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+    """normalise is affine, z = a x + b: (b, a), so that it can be undone without inverting the adapter."""
+    origin = policy.family.normalise(torch.zeros_like(images[:1]))
+    return origin, policy.family.normalise(torch.ones_like(images[:1])) - origin
 
 
 @lru_cache(maxsize=1)

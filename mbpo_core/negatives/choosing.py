@@ -12,24 +12,26 @@ from mbpo_core.models.groups import Prompt
 from mbpo_core.models.policy import Policy
 from mbpo_core.negatives import filters
 from mbpo_core.negatives.batching import by_length
+from mbpo_core.negatives.items import Made
 from mbpo_core.negatives.tasks import STAGE, Task
 from mbpo_core.seeds import derive_seed
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task with its perturbed prompt and the greedy answer to it."""
+    """A task with what was made of it, the prompt with the rejected images, and the greedy answer to it."""
 
     task: Task
     prompt: Prompt
     answer: Generated
+    made: Made
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """The rejected response and, as JSON, how it was decoded."""
+    """The rejected response, None where only the image is dispreferred, and, as JSON, how it came about."""
 
-    text: str
+    text: str | None
     decode: str
 
 
@@ -44,11 +46,38 @@ class Refused:
 def choose(
     policy: Policy, candidates: Sequence[Candidate], settings: NegativesConfig, seed: int
 ) -> list[Rejected | Refused]:
-    """The greedy answer where it passes the filters, else the first extra sample that does, else nothing.
+    """The rejected response of each candidate, or why it has none.
+
+    A response that came with the sample is taken as it is; one that the generator made must pass the filters. Else it
+    is the greedy answer to the rejected images where that passes, else the first extra sample that does.
 
     Source: recipe 1.4, filters 1-3.
     """
-    reasons = [reason_against(c.task, c.answer, settings) for c in candidates]
+    settled = [_settled(policy, candidate, settings) for candidate in candidates]
+    asked = [c for c, outcome in zip(candidates, settled, strict=True) if outcome is None]
+    decoded = iter(_decoded(policy, asked, settings, seed))
+    return [next(decoded) if outcome is None else outcome for outcome in settled]
+
+
+def _settled(policy: Policy, candidate: Candidate, settings: NegativesConfig) -> Rejected | Refused | None:
+    """The outcome where nothing need be decoded."""
+    task, made = candidate.task, candidate.made.rejected
+    if task.rejected is not None:
+        return Rejected(task.rejected, json.dumps({"mode": "given"}))
+    if settings.responses == "none":
+        return Rejected(None, json.dumps({"mode": "none"}))
+    if made is None:
+        return None
+    if reason := reason_against(task, made, len(policy.encode_completion(made)), settings):
+        return Refused(reason, f"made response {made[:120]!r}")
+    return Rejected(made, json.dumps({"mode": "made"}))
+
+
+def _decoded(
+    policy: Policy, candidates: Sequence[Candidate], settings: NegativesConfig, seed: int
+) -> list[Rejected | Refused]:
+    answers = [(c.task, c.answer.text, len(c.answer.token_ids)) for c in candidates]
+    reasons = [reason_against(*answer, settings) for answer in answers]
     failed = [c for c, reason in zip(candidates, reasons, strict=True) if reason]
     seeds = [derive_seed(seed, STAGE, "extra_samples", c.task.sample.sample_id) for c in failed]
     extras = iter(zip(_extra_samples(policy, failed, settings, seeds), seeds, strict=True))
@@ -60,15 +89,15 @@ def choose(
     ]
 
 
-def reason_against(task: Task, answer: Generated, settings: NegativesConfig) -> filters.Reason | None:
-    """The first filter that refuses an answer, or None."""
+def reason_against(task: Task, text: str, tokens: int, settings: NegativesConfig) -> filters.Reason | None:
+    """The first filter that refuses an answer of so many tokens (EOS included), or None."""
     sample = task.sample
     return (
-        filters.same_answer(answer.text, sample.answer, kind=sample.kind, choices=sample.choices)
-        or filters.refusal(answer.text)
-        or filters.repetition(answer.text, min_distinct=settings.min_distinct)
+        filters.same_answer(text, sample.answer, kind=sample.kind, choices=sample.choices)
+        or filters.refusal(text)
+        or filters.repetition(text, min_distinct=settings.min_distinct)
         or filters.length(
-            len(answer.token_ids),
+            tokens,
             len(task.chosen),
             lowest=settings.min_length_ratio,
             highest=settings.max_length_ratio,
@@ -80,7 +109,7 @@ def _first_that_passes(
     candidate: Candidate, reason: filters.Reason, tried: list[Generated], seed: int, settings: NegativesConfig
 ) -> Rejected | Refused:
     for index, answer in enumerate(tried):
-        if reason_against(candidate.task, answer, settings) is None:
+        if reason_against(candidate.task, answer.text, len(answer.token_ids), settings) is None:
             how = {"mode": "sample", "index": index, "temperature": settings.temperature, "top_p": settings.top_p}
             return Rejected(answer.text, json.dumps({**how, "seed": seed}))
     detail = f"greedy answer {candidate.answer.text[:120]!r}; {len(tried)} extra samples failed too"

@@ -1,8 +1,9 @@
-"""What every way of perturbing takes and gives."""
+"""What every generator takes and gives."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,7 @@ class Item:
         target: token ids whose likelihood a targeted attack raises instead; None where there is none.
         seed: of this sample's random numbers; nothing else is random.
         may_flip: the clean images were answered rightly, so that there is an answer to flip.
+        region: (n, 1, H, W) bool, the pixels that may change; None lets all.
     """
 
     prompt: Prompt
@@ -33,6 +35,7 @@ class Item:
     target: list[int] | None
     seed: int
     may_flip: bool = True
+    region: Tensor | None = None
 
     @property
     def aim(self) -> list[int]:
@@ -82,3 +85,50 @@ def measured(item: Item, unrounded: Tensor, saved: Tensor, **taken: Any) -> Pert
         linf=(stored.int() - item.images.int()).abs().max().item() / LEVELS,
         **taken,
     )
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a generator made of one sample.
+
+    Attributes:
+        pictures: the rejected images, each (3, H, W) uint8 on the CPU and of any size; none where only the response is
+            dispreferred.
+        perturbed: where they are the clean images changed in place, how; `pictures` are then its `saved`.
+        rejected: the rejected response; None leaves it to decoding the answer to `pictures`.
+        images: the clean images, where the generator changed them too; None leaves the sample's. A collage, which is
+            asked about and has no wrong image, gives the same list as `pictures`.
+        question: likewise.
+        masks: (n, H, W) bool, the key regions of the clean images; None where there are none.
+        keywords: what the regions belong to.
+        detector: what found them; "" where nothing was looked for.
+        how: all that it takes to make the row again, besides the settings that the generator reads: JSON values.
+    """
+
+    pictures: Sequence[Tensor] = ()
+    perturbed: Perturbed | None = None
+    rejected: str | None = None
+    images: Sequence[Tensor] | None = None
+    question: str | None = None
+    masks: Tensor | None = None
+    keywords: Sequence[str] = ()
+    detector: str = ""
+    how: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether `pictures` differ from what the row shows as its clean images."""
+        return bool(self.pictures) and self.pictures is not self.images
+
+    @classmethod
+    def of(cls, perturbed: Perturbed, **more: Any) -> Made:
+        """Clean images changed in place."""
+        return cls(pictures=list(perturbed.saved), perturbed=perturbed, **more)
+
+
+@dataclass(frozen=True)
+class Unmade:
+    """Why a generator can make nothing of a sample; `reason` is one of the stage's closed set."""
+
+    reason: str
+    detail: str

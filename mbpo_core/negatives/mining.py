@@ -1,134 +1,188 @@
-"""From samples to negatives: perturb, decode on the saved image, filter. Knows nothing of stores."""
+"""From samples to negatives: make, save, ask about what was saved, filter. Knows nothing of stores."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mbpo_core.config import NegativesConfig
-from mbpo_core.generation.generate import Generated
-from mbpo_core.models.policy import Policy
-from mbpo_core.negatives.asking import Asker, Saved, Version, right
+from mbpo_core.models.images import png_bytes
+from mbpo_core.negatives.asking import Saved, Version, right
+from mbpo_core.negatives.attack import attack
+from mbpo_core.negatives.bench import Bench, Known
 from mbpo_core.negatives.choosing import Candidate, Rejected, choose
-from mbpo_core.negatives.items import Item, Perturbed
-from mbpo_core.negatives.perturb import describe, perturb
-from mbpo_core.negatives.tasks import STAGE, Task, drop
+from mbpo_core.negatives.generators import generator
+from mbpo_core.negatives.items import Made, Perturbed, Unmade
+from mbpo_core.negatives.tasks import Task, drop
 from mbpo_core.records import Dropped, Image, Negative
-from mbpo_core.seeds import derive_seed
 
 
 @dataclass(frozen=True)
 class Mined:
-    """All that is known of a task before its rejected response is chosen."""
+    """All that is known of a sample before its rejected response is chosen.
 
-    task: Task
-    item: Item
-    blind: Generated
-    clean: Version
-    result: Perturbed
-    perturbed: Version
+    Attributes:
+        made: what the generator made.
+        saved: the rejected images as stored, and the model's view of them; the clean ones where there are none.
+        unrounded: the model's view before rounding to 8 bits.
+    """
+
+    known: Known
+    made: Made
     saved: Saved
+    unrounded: Version
 
     def flips(self) -> dict[str, bool]:
-        """Whether the model was right on the clean image, and no longer is on the perturbed one."""
-        sample = self.task.sample
-        before = right(sample, self.clean.answer)
+        """Whether the model was right on the clean image, and no longer is on the rejected one."""
+        sample = self.known.task.sample
+        before = right(sample, self.known.clean.answer)
         return {
             "clean_correct": before,
             "flipped": before and not right(sample, self.saved.version.answer),
-            "flipped_unrounded": before and not right(sample, self.perturbed.answer),
+            "flipped_unrounded": before and not right(sample, self.unrounded.answer),
         }
 
 
+def adversarial(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
+    """Projected gradient descent on the image; see `attack`."""
+    from mbpo_core.negatives.regions import find_regions
+
+    settings, items = bench.settings, [known.item(bench.settings) for known in several]
+    found = find_regions(bench, several) if settings.attack_region else None
+    if found is not None:
+        items = [replace(item, region=region.masks[:, None]) for item, region in zip(items, found, strict=True)]
+
+    def confirm(places: Sequence[int], images: Sequence[Tensor]) -> list[Saved | None]:
+        asked = [several[place].task for place in places]
+        told = zip(asked, bench.asker.saved(asked, images), strict=True)
+        return [None if right(task.sample, saved.version.answer) else saved for task, saved in told]
+
+    results = attack(bench.policy, items, settings, confirm if settings.stop_on_flip else None)
+    how = [
+        {
+            "target": "blind_answer" if item.target else "none",
+            "steps_taken": result.steps,
+            "stopped": result.stopped,
+            "flip_checks": result.checks,
+        }
+        for item, result in zip(items, results, strict=True)
+    ]
+    if found is None:
+        return [Made.of(result, how=taken) for result, taken in zip(results, how, strict=True)]
+    return [
+        Made.of(result, how=taken | region.how, masks=region.masks, keywords=region.keywords, detector=region.detector)
+        for result, taken, region in zip(results, how, found, strict=True)
+    ]
+
+
 class Miner:
-    """Mines windows of samples with one policy, one set of settings and the run's seed.
+    """Mines windows of samples; a window is attacked, asked and decoded in batches of neighbouring lengths."""
 
-    A window is attacked, asked and decoded in batches of neighbouring lengths. Every random number derives from
-    (seed, sample_id), so a row does not depend on its neighbours except through float noise in the gradient.
-    """
-
-    def __init__(self, policy: Policy, settings: NegativesConfig, seed: int) -> None:
-        self.policy = policy
-        self.settings = settings
-        self.seed = seed
-        self.asker = Asker(policy, settings)
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.settings = bench.settings
+        self._make = generator(bench.settings.method)
 
     def mine(self, opened: Sequence[Task | Dropped]) -> tuple[list[Negative], list[Dropped]]:
         """Negatives of a window of opened samples in order, and the samples that gave none, with reasons."""
         dropped = [letter for letter in opened if isinstance(letter, Dropped)]
-        mined = self._probe([task for task in opened if isinstance(task, Task)])
-        candidates = [Candidate(m.task, m.saved.version.prompt, m.saved.version.answer) for m in mined]
-        negatives: list[Negative] = []
-        for m, outcome in zip(mined, choose(self.policy, candidates, self.settings, self.seed), strict=True):
-            if isinstance(outcome, Rejected):
-                negatives.append(self._row(m, outcome))
+        several = self.bench.know([task for task in opened if isinstance(task, Task)])
+        known: list[Known] = []
+        made: list[Made] = []
+        for one, result in zip(several, self._make(self.bench, several), strict=True):
+            if isinstance(result, Unmade):
+                dropped.append(drop(one.task.sample, result.reason, result.detail))
             else:
-                # Flips count over all samples; those without a negative are mostly the ones that held out.
-                known = {**m.flips(), "attack": self._described(m)}
-                dropped.append(drop(m.task.sample, outcome.reason, outcome.detail, **known))
+                known.append(one)
+                made.append(result)
+        mined = self._look(known, made)
+        negatives: list[Negative] = []
+        for one_mined, outcome in zip(mined, self._responses(mined), strict=True):
+            if isinstance(outcome, Dropped):
+                dropped.append(outcome)
+            else:
+                negatives.append(self._row(one_mined, outcome))
         return negatives, dropped
 
-    def _probe(self, tasks: list[Task]) -> list[Mined]:
-        """Perturb the images, save them, and ask the model about every version."""
-        blind = self.asker.blind(tasks)
-        clean = self.asker.versions(tasks, [task.prompt for task in tasks])
-        items = [self._item(*known) for known in zip(tasks, blind, clean, strict=True)]
+    def _look(self, known: Sequence[Known], made: Sequence[Made]) -> list[Mined]:
+        """Store the rejected images and ask the model about them, before and after rounding."""
+        asker, tasks = self.bench.asker, [one.task for one in known]
+        # What a confirmed flip has stored and asked already is not done again.
+        proofs: list[Saved | None] = [m.perturbed.proof if m.perturbed else None for m in made]
+        missing = [place for place, m in enumerate(made) if m.pictures and proofs[place] is None]
+        fresh = [_asked(tasks[place], made[place]) for place in missing]
+        stored = dict(zip(missing, asker.saved(fresh, [made[place].pictures for place in missing]), strict=True))
+        saved = [stored.get(place) or proof or Saved([], known[place].clean) for place, proof in enumerate(proofs)]
+        changed = [place for place, m in enumerate(made) if m.perturbed and m.perturbed.inexact is not None]
+        results = [_perturbed(made[place]) for place in changed]
+        before = asker.unrounded([tasks[p] for p in changed], results, [saved[p] for p in changed])
+        exact = dict(zip(changed, before, strict=True))
+        columns = zip(known, made, saved, strict=True)
+        return [Mined(k, m, s, exact.get(place, s.version)) for place, (k, m, s) in enumerate(columns)]
 
-        def confirm(places: Sequence[int], images: Sequence[Tensor]) -> list[Saved | None]:
-            asked = [tasks[place] for place in places]
-            told = zip(asked, self.asker.saved(asked, images), strict=True)
-            return [None if right(task.sample, saved.version.answer) else saved for task, saved in told]
+    def _responses(self, mined: Sequence[Mined]) -> list[Rejected | Dropped]:
+        """The rejected response of each, or why there is none."""
+        candidates = [Candidate(m.known.task, m.saved.version.prompt, m.saved.version.answer, m.made) for m in mined]
+        outcomes = choose(self.bench.policy, candidates, self.settings, self.bench.seed)
+        return [
+            outcome
+            if isinstance(outcome, Rejected)
+            # Flips count over all samples; those without a negative are mostly the ones that held out.
+            else drop(m.known.task.sample, outcome.reason, outcome.detail, **m.flips(), attack=self._how(m))
+            for m, outcome in zip(mined, outcomes, strict=True)
+        ]
 
-        results = perturb(self.policy, items, self.settings, confirm if self.settings.stop_on_flip else None)
-        saved = self._save(tasks, results)
-        before = self.asker.unrounded(tasks, results, saved)
-        columns = (tasks, items, blind, clean, results, before, saved)
-        return [Mined(*values) for values in zip(*columns, strict=True)]
-
-    def _save(self, tasks: Sequence[Task], results: Sequence[Perturbed]) -> list[Saved]:
-        """Store the results; what a confirmed flip has stored and asked already is not done again."""
-        missing = [place for place, result in enumerate(results) if result.proof is None]
-        stored = self.asker.saved([tasks[place] for place in missing], [results[place].saved for place in missing])
-        added = dict(zip(missing, stored, strict=True))
-        return [added.get(place, result.proof) for place, result in enumerate(results)]
-
-    def _item(self, task: Task, blind: Generated, clean: Version) -> Item:
-        # Where the blind model is right already, raising its answer would raise the chosen one: lower that instead.
-        targeted = self.settings.target == "targeted" and not right(task.sample, blind)
-        target = blind.token_ids if targeted else None
-        seed = derive_seed(self.seed, STAGE, task.sample.sample_id)
-        return Item(task.prompt, task.images, task.chosen, target, seed, right(task.sample, clean.answer))
-
-    def _described(self, mined: Mined) -> dict[str, Any]:
-        return describe(mined.item, self.settings, mined.result)
+    def _how(self, mined: Mined) -> dict[str, Any]:
+        """All that it takes to make a row again."""
+        settings = {"method": self.settings.method, "seed": mined.known.seed, **self.settings.read()}
+        return settings | mined.made.how
 
     def _row(self, mined: Mined, rejected: Rejected) -> Negative:
-        sample = mined.task.sample
-        described = self._described(mined)
+        sample, made = mined.known.task.sample, mined.made
+        read = self.settings.read()
+        images = sample.images if made.images is None else [Image(bytes=png_bytes(image)) for image in made.images]
         return Negative(
             sample_id=sample.sample_id,
-            images=sample.images,
-            rejected_images=[Image(bytes=data) for data in mined.saved.pngs],
-            question=sample.question,
+            images=images,
+            rejected_images=[Image(bytes=data) for data in mined.saved.pngs if made.wrong],
+            question=made.question or sample.question,
             question_kind=sample.kind,
             answer_form=sample.answer_form,
             kind=self.settings.method,
             chosen=sample.answer,
             rejected=rejected.text,
-            clean_answer=mined.clean.answer.text,
+            clean_answer=mined.known.clean.answer.text,
             attacked_answer=mined.saved.version.answer.text,
-            blind_answer=mined.blind.text,
+            blind_answer=mined.known.blind.text,
             **mined.flips(),
-            logprob_clean=mined.clean.logprob,
-            logprob_attacked=mined.perturbed.logprob,
+            logprob_clean=mined.known.clean.logprob,
+            logprob_attacked=mined.unrounded.logprob,
             logprob_rounded=mined.saved.version.logprob,
-            epsilon=described.get("epsilon", 0.0),
-            perturbation_linf=mined.result.linf,
-            attack=json.dumps(described),
+            epsilon=read.get("epsilon", 0.0),
+            perturbation_linf=made.perturbed.linf if made.perturbed else 0.0,
+            masks=[] if made.masks is None else [Image(bytes=png_bytes(_grey(mask))) for mask in made.masks],
+            keywords=list(made.keywords),
+            detector=made.detector,
+            attack=json.dumps(self._how(mined)),
             decode=rejected.decode,
             meta=sample.meta,
         )
+
+
+def _asked(task: Task, made: Made) -> Task:
+    """The task as it is asked about the rejected images."""
+    return task if made.question is None else task.asking(made.question)
+
+
+def _perturbed(made: Made) -> Perturbed:
+    assert made.perturbed is not None
+    return made.perturbed
+
+
+def _grey(mask: Tensor) -> Tensor:
+    """(H, W) bool as a (3, H, W) uint8 picture, white inside."""
+    return mask.to(torch.uint8)[None].expand(3, -1, -1) * 255

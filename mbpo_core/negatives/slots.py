@@ -17,7 +17,8 @@ from mbpo_core.negatives.items import Item, Perturbed, Stopped, measured
 class Slot:
     """An item's place in the batch; images are (n, 3, H, W) float32 levels, wherever the policy is.
 
-    Nothing here depends on the other slots.
+    Nothing here depends on the other slots. Pixels outside the item's region stay as they are, bit for bit: no start
+    noise and no gradient reaches them, and a zero change stays zero under every direction, projection and rounding.
 
     Attributes:
         place: of the item among all items.
@@ -43,13 +44,16 @@ class Slot:
         clean = item.images.float()
         start = clean.clone()
         if settings.random_start:
-            noise = ball.start(item.images.shape, torch.Generator().manual_seed(item.seed))
+            noise = ball.start(item.images.shape, torch.Generator().manual_seed(item.seed), item.region)
             start = (clean + noise).clamp(0.0, LEVELS)
         clean = clean.to(device)
         return cls(place, item, ball, clean, start.to(device), torch.zeros_like(clean))
 
     def move(self, gradient: Tensor, stride: float, momentum: float) -> None:
-        """One step down the gradient (n, 3, H, W), back into the ball and the pixel range."""
+        """One step down the gradient (n, 3, H, W), inside the region, back into the ball and the pixel range."""
+        if self.item.region is not None:
+            # Masked before it is normalised, so that a step has its full size inside the region.
+            gradient = gradient.masked_fill(~self.item.region.to(gradient.device), 0.0)
         size = gradient.abs().flatten(1).sum(1).view(-1, 1, 1, 1)
         self.momentum = momentum * self.momentum + gradient / size.clamp_min(1e-30)
         moved = self.current - stride * self.ball.direction(self.momentum)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,19 +14,31 @@ from mbpo_core.errors import DataError, UnusableImage
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
-from mbpo_core.records import Dropped, Sample
+from mbpo_core.records import Dropped, Sample, message_text
 
 STAGE = "negatives"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A readable sample: its prompt, clean images at native size (n, 3, H, W) uint8, chosen token ids."""
+    """A readable sample.
+
+    Attributes:
+        prompt: the question with the clean images.
+        images: (n, 3, H, W) uint8, the clean images at native size.
+        chosen: token ids of the reference answer.
+        rejected: a rejected response that came with it, from the data or from a pair; None where none did.
+    """
 
     sample: Sample
     prompt: Prompt
     images: Tensor
     chosen: list[int]
+    rejected: str | None = None
+
+    def asking(self, question: str) -> Task:
+        """The same with another question; its prompt is not rendered anew."""
+        return replace(self, sample=self.sample.model_copy(update={"question": question}))
 
 
 def open_tasks(policy: Policy, samples: Iterable[Sample], max_new_tokens: int) -> list[Task | Dropped]:
@@ -56,7 +68,29 @@ def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dro
     images = [policy.family.native(picture) for picture in pictures]
     if len(sizes := {tuple(image.shape[1:]) for image in images}) > 1:
         return drop(sample, "unreadable_image", f"its images have native sizes {sorted(sizes)}; they must be of one")
-    return Task(sample, prompt, torch.stack(images), chosen)
+    return Task(sample, prompt, torch.stack(images), chosen, sample.rejected)
+
+
+def sample_of_pair(pair: Mapping[str, Any], sample: Mapping[str, Any]) -> Sample:
+    """A preference pair as the sample it came from, its rejected response included.
+
+    Args:
+        pair: a row of `PreferencePair`.
+        sample: what the pair does not carry of its sample: answer_form, choices, source.
+    """
+    return Sample(
+        sample_id=pair["sample_id"],
+        images=pair["images"],
+        question=message_text(pair["prompt"]),
+        answer=message_text(pair["chosen"]),
+        rejected=message_text(pair["rejected"]) if pair["rejected"] else None,
+        kind=pair["question_kind"],
+        answer_form=sample["answer_form"],
+        choices=sample["choices"],
+        split="offline",
+        source=sample["source"],
+        meta=pair["meta"],
+    )
 
 
 def drop(sample: Sample, reason: str, detail: str, **outcome: Any) -> Dropped:

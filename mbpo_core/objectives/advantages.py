@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from mbpo_core.errors import ShapeError
 
+AdvantageScale = Literal["population", "sample", "none"]
+
 EPS = 1e-4
 """Added to the group's spread, reward units; the recipe's golden values use 0."""
 
 
-def group_advantages(rewards: Tensor, *, scale_by_std: bool = True, eps: float = EPS) -> Tensor:
+def group_advantages(rewards: Tensor, *, scale: AdvantageScale = "population", eps: float = EPS) -> Tensor:
     """Centre each completion's reward on its group, optionally dividing by the spread.
 
         A[p, g] = (r[p, g] - mean_g r[p, g]) / (sigma_p + eps)
 
-    sigma_p is the population standard deviation (divisor G), so a pair rewarded (2, 0) gets (+1, -1).
-    A group whose completions all earned the same reward has nothing to teach and gets exact zeros.
+    sigma_p is the group's standard deviation: with the population's (divisor G) a pair rewarded (2, 0) gets (+1, -1),
+    with the sample's (divisor G - 1, as in TRL) (+0.71, -0.71). A group whose completions all earned the same reward
+    has nothing to teach and gets exact zeros.
 
     Args:
         rewards: (P, G) float, one reward per completion, G >= 2.
-        scale_by_std: True for GRPO; False leaves out the division (Dr. GRPO).
+        scale: which sigma_p; "none" leaves out the division (Dr. GRPO).
         eps: added to sigma_p, in reward units.
 
     Returns:
@@ -40,8 +45,8 @@ def group_advantages(rewards: Tensor, *, scale_by_std: bool = True, eps: float =
             remedy="An advantage compares the completions of one prompt; give one row a group.",
         )
     centred = rewards - rewards.mean(dim=1, keepdim=True)
-    if scale_by_std:
-        centred = centred / (rewards.std(dim=1, correction=0, keepdim=True) + eps)
+    if scale != "none":
+        centred = centred / (rewards.std(dim=1, correction=int(scale == "sample"), keepdim=True) + eps)
     # Rounding leaves a constant group at about 1e-8 instead of 0, and 0 / 0 at NaN where eps is 0.
     return torch.where(zero_variance(rewards)[:, None], torch.zeros_like(centred), centred)
 

@@ -33,6 +33,26 @@ def importance_ratio(policy_logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     return torch.exp(policy_logprobs - old_logprobs)
 
 
+def sequence_ratio(policy_logprobs: Tensor, old_logprobs: Tensor, completion_mask: Tensor) -> Tensor:
+    """One ratio a completion: the geometric mean of its tokens' ratios.
+
+        s_i = exp( mean_t (policy - old) )
+
+    Args:
+        policy_logprobs: (B, T) float with gradient, nats; every token of a completion gets s_i / |y_i| of it.
+        old_logprobs: (B, T) float, nats, without gradient.
+        completion_mask: (B, T) bool, True on completion tokens incl. EOS.
+
+    Returns:
+        (B, 1) float, dimensionless, not reduced; 1 for a row without tokens.
+
+    Source: GSPO arXiv:2507.18071.
+    """
+    difference = policy_logprobs - old_logprobs
+    total = torch.where(completion_mask, difference, torch.zeros_like(difference)).sum(dim=1, keepdim=True)
+    return torch.exp(total / completion_mask.sum(dim=1, keepdim=True).clamp(min=1))
+
+
 def offline_old_logprobs(
     mode: OfflineRatio, policy_logprobs: Tensor, reference_logprobs: Tensor, recorded: Tensor | None = None
 ) -> Tensor:

@@ -19,10 +19,10 @@ class Scores:
     sample_id: str
     question_kind: str
     gain_chosen: float
-    gain_rejected: float
-    logprob_rejected: float
+    gain_rejected: float | None  # null where only the image is dispreferred
+    logprob_rejected: float | None
     blind_logprob_chosen: float
-    blind_logprob_rejected: float
+    blind_logprob_rejected: float | None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Scores:
@@ -46,7 +46,7 @@ def not_text_leaning(scores: Scores, config: PairsConfig) -> str | None:
     gain_rejected < gain_chosen - gain_margin, and
     blind log p(rejected) >= blind log p(chosen) - blind_slack.
     """
-    if not config.text_leaning:
+    if not config.text_leaning or scores.gain_rejected is None or scores.blind_logprob_rejected is None:
         return None
     margin = scores.gain_chosen - scores.gain_rejected
     if not margin > config.gain_margin:
@@ -64,7 +64,9 @@ def implausible(scores: Scores, config: PairsConfig) -> str | None:
 
     log p(rejected | clean image) > min_rejected_logprob, mean over tokens.
     """
-    if not config.plausible or scores.logprob_rejected > config.min_rejected_logprob:
+    if not config.plausible or scores.logprob_rejected is None:
+        return None
+    if scores.logprob_rejected > config.min_rejected_logprob:
         return None
     return f"log p(rejected) is {scores.logprob_rejected:.4f} nats/token, must exceed {config.min_rejected_logprob:g}"
 

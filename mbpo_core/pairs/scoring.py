@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,8 @@ def score(policy: Policy, opened: Opened, blind: Blind) -> list[PreferencePair]:
     """Preference pairs with their gains, in input order.
 
     Each pair is one group of two completions of the clean image's prompt, chosen first, scored
-    twice: with the image and blind. Every token counts, the closing EOS included.
+    twice: with the image and blind. Every token counts, the closing EOS included. Where only the image is
+    dispreferred the group has one.
 
     Args:
         policy: the frozen reference.
@@ -77,12 +78,15 @@ def drop(row: Negative | PreferencePair, reason: str, detail: str) -> Dropped:
 
 
 def _group(policy: Policy, negative: Negative) -> PromptGroup | Dropped:
-    if negative.rejected is None or not negative.rejected.strip():
+    texts = [negative.chosen]
+    if negative.rejected is not None and negative.rejected.strip():
+        texts.append(negative.rejected)
+    elif negative.rejected is not None or not negative.rejected_images:
         return drop(negative, "no_rejected", f"the {negative.kind} negative has no rejected response")
     where = f"sample {negative.sample_id}"
     try:
         prompt = policy.prepare(negative.question, [open_image(image) for image in negative.images])
-        completions = [policy.encode_completion(text) for text in (negative.chosen, negative.rejected)]
+        completions = [policy.encode_completion(text) for text in texts]
     except UnusableImage as error:
         return drop(negative, "unreadable_image", str(error))
     except DataError as error:
@@ -102,21 +106,18 @@ def _check_length(policy: Policy, prompt: Prompt, completions: Sequence[Sequence
         )
 
 
-def _on_cpu(scored: Sequence[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Log-probs of chosen and rejected in float64; the whole batch leaves the accelerator at once."""
+def _on_cpu(scored: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Log-probs of each pair's sides in float64; the whole batch leaves the accelerator at once."""
     flat = [logprobs for both in scored for logprobs in both]
     if not flat:
         return []
-    pieces = torch.split(torch.cat(flat).cpu().double(), [len(logprobs) for logprobs in flat])
-    return list(zip(pieces[0::2], pieces[1::2], strict=True))
+    pieces = iter(torch.split(torch.cat(flat).cpu().double(), [len(logprobs) for logprobs in flat]))
+    return [[next(pieces) for _ in both] for both in scored]
 
 
-def _pair(
-    negative: Negative, seeing: tuple[Tensor, Tensor], blinded: tuple[Tensor, Tensor], blind: Blind
-) -> PreferencePair:
-    (chosen, rejected), (blind_chosen, blind_rejected) = seeing, blinded
-    if negative.rejected is None:  # _group has dropped it
-        raise ValueError("a scored negative has a rejected response")
+def _pair(negative: Negative, seeing: Sequence[Tensor], blinded: Sequence[Tensor], blind: Blind) -> PreferencePair:
+    chosen, blind_chosen = seeing[0], blinded[0]
+    rejected = list(zip(seeing, blinded, strict=True))[1:]
     images = [Part(type="image")] * len(negative.images)
     return PreferencePair(
         sample_id=negative.sample_id,
@@ -124,20 +125,24 @@ def _pair(
         rejected_images=negative.rejected_images,
         prompt=[Message(role="user", content=[*images, Part(type="text", text=negative.question)])],
         chosen=[_answer(negative.chosen)],
-        rejected=[_answer(negative.rejected)],
+        rejected=[_answer(negative.rejected)] if negative.rejected is not None else [],
         question_kind=negative.question_kind,
         negative_kind=negative.kind,
         blind=blind,
         gain_chosen=float(information_gain(chosen, blind_chosen)),
-        gain_rejected=float(information_gain(rejected, blind_rejected)),
+        gain_rejected=_first(float(information_gain(*both)) for both in rejected),
         token_gains_chosen=token_gains(chosen, blind_chosen).tolist(),
-        token_gains_rejected=token_gains(rejected, blind_rejected).tolist(),
+        token_gains_rejected=[gain for both in rejected for gain in token_gains(*both).tolist()],
         logprob_chosen=float(chosen.mean()),
-        logprob_rejected=float(rejected.mean()),
+        logprob_rejected=_first(float(seen.mean()) for seen, _ in rejected),
         blind_logprob_chosen=float(blind_chosen.mean()),
-        blind_logprob_rejected=float(blind_rejected.mean()),
+        blind_logprob_rejected=_first(float(unseen.mean()) for _, unseen in rejected),
         meta=negative.meta,
     )
+
+
+def _first(values: Iterable[float]) -> float | None:
+    return next(iter(values), None)
 
 
 def _answer(text: str) -> Message:

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mbpo_core.reports.charts import Chart, histogram
-from mbpo_core.reports.pictures import (
-    Picture,
-    amplified_difference,
-    decode,
-    difference_factor,
-    largest_change,
-    picture,
-)
-from mbpo_core.reports.sources import message_text, spread
-from mbpo_core.stage import Reader
+from mbpo_core.reports.comparing import Captioned, Looks, factor_for, looks_of, side_by_side
+from mbpo_core.reports.kinds import origin, plain
+from mbpo_core.reports.sources import Rounds, filled, message_text, spread_rows
+from mbpo_core.stage import Row
 
 
 @dataclass(frozen=True)
 class PairCard:
-    """One pair as it is shown."""
+    """One pair as it is shown.
+
+    Attributes:
+        round_name: "round 1"; "" where pairs were mined once.
+        rejected: None where only the image is dispreferred.
+    """
 
     sample_id: str
+    round_name: str
     kind: str
     negative_kind: str
-    pictures: list[tuple[str, Picture | None]]  # caption, picture
+    pictures: list[Captioned]
     question: str
     chosen: str
-    rejected: str
+    rejected: str | None
     clean_answer: str
     blind_answer: str
     gain_chosen: float
-    gain_rejected: float
+    gain_rejected: float | None
 
 
 @dataclass(frozen=True)
@@ -41,63 +42,64 @@ class MinedPairs:
 
     cards: list[PairCard]
     total: int
+    rounds: int
     factor: int
+    origin: str
+    image_only: int
     gains: list[Chart]
     blind: str
 
 
-def pairs_section(pairs: Reader | None, negatives: Reader | None, wanted: int) -> MinedPairs | None:
+def pairs_section(pairs: Rounds, negatives: Rounds, wanted: int) -> MinedPairs | None:
     """The section, or None where there are no pairs.
 
     Args:
-        pairs: the pairs artifact.
+        pairs: the pairs of each mining.
         negatives: where the policy's clean and blind answers are found; may be missing.
-        wanted: pairs shown, taken at even distances.
+        wanted: pairs shown, taken at even distances and dealt over the rounds.
     """
-    if pairs is None or pairs.count() == 0:
+    pairs = filled(pairs)
+    if not pairs:
         return None
-    rows = [row for number in spread(pairs.count(), wanted) for row in pairs.slice(number, number + 1)]
-    answers = _answers(negatives, {row["sample_id"] for row in rows})
-    factor = difference_factor(max((largest_change(*_images(row)) for row in rows), default=0))
+    rows = [(index, row) for index, _, row in spread_rows(pairs, wanted)]
+    answers = _answers(negatives, {(index, row["sample_id"]) for index, row in rows})
+    looks = [looks_of(row) for _, row in rows]
+    factor = factor_for(looks)
+    first = pairs[0][1].slice(0, 1, columns=["blind", "negative_kind"])[0]
+    named = len(pairs) > 1
     return MinedPairs(
-        cards=[_card(row, answers.get(row["sample_id"], {}), factor) for row in rows],
-        total=pairs.count(),
+        cards=[
+            _card(row, seen, answers.get((index, row["sample_id"]), {}), factor, f"round {index + 1}" if named else "")
+            for (index, row), seen in zip(rows, looks, strict=True)
+        ],
+        total=sum(reader.count() for _, reader in pairs),
+        rounds=len(pairs),
         factor=factor,
+        origin=origin(first["negative_kind"]),
+        image_only=sum(row["gain_rejected"] is None for _, r in pairs for row in r.rows(columns=["gain_rejected"])),
         gains=_gain_charts(pairs),
-        blind=pairs.slice(0, 1, columns=["blind"])[0]["blind"],
+        blind=first["blind"],
     )
 
 
-def _answers(negatives: Reader | None, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    if negatives is None:
-        return {}
+def _answers(negatives: Rounds, wanted: set[tuple[int, str]]) -> dict[tuple[int, str], Row]:
+    """What the policy said, by round and sample."""
     columns = ["sample_id", "clean_answer", "blind_answer"]
-    return {row["sample_id"]: row for row in negatives.rows(columns=columns) if row["sample_id"] in wanted}
+    found = (((index, row["sample_id"]), row) for index, reader in negatives for row in reader.rows(columns=columns))
+    return {key: row for key, row in found if key in wanted}
 
 
-def _images(row: dict[str, Any]) -> tuple[Any, Any]:
-    """The first clean and the first rejected image, decoded."""
-    first = [images[0] if images else None for images in (row["images"], row["rejected_images"])]
-    return decode(first[0]), decode(first[1])
-
-
-def _card(row: dict[str, Any], answers: dict[str, Any], factor: int) -> PairCard:
+def _card(row: Row, looks: Looks, answers: Mapping[str, Any], factor: int, round_name: str) -> PairCard:
     question = message_text(row["prompt"])
-    clean, rejected = _images(row)
-    change = amplified_difference(clean, rejected, factor)
-    shown = (
-        ("clean", clean, f"Clean image of the question: {question}"),
-        (row["negative_kind"], rejected, f"The same image after the attack ({row['negative_kind']})"),
-        (f"difference ×{factor}", change, f"Difference of the two images, {factor} times amplified around grey"),
-    )
     return PairCard(
         sample_id=row["sample_id"],
-        kind=row["question_kind"].replace("_", " "),
-        negative_kind=row["negative_kind"],
-        pictures=[(caption, picture(image, alt)) for caption, image, alt in shown],
+        round_name=round_name,
+        kind=plain(row["question_kind"]),
+        negative_kind=plain(row["negative_kind"]),
+        pictures=side_by_side(looks, row["negative_kind"], question, factor),
         question=question,
         chosen=message_text(row["chosen"]),
-        rejected=message_text(row["rejected"]),
+        rejected=message_text(row["rejected"]) if row["rejected"] else None,
         clean_answer=answers.get("clean_answer", ""),
         blind_answer=answers.get("blind_answer", ""),
         gain_chosen=row["gain_chosen"],
@@ -105,18 +107,19 @@ def _card(row: dict[str, Any], answers: dict[str, Any], factor: int) -> PairCard
     )
 
 
-def _gain_charts(pairs: Reader) -> list[Chart]:
+def _gain_charts(pairs: Rounds) -> list[Chart]:
     """Gains of the pairs that were kept and, where the stage recorded all it scored, of those too."""
     charts = [_gain_chart(pairs, "part", "Pairs that were kept")]
-    if "scored" in pairs.manifest.tables:
+    if all("scored" in reader.manifest.tables for _, reader in pairs):
         charts.append(_gain_chart(pairs, "scored", "All pairs that were scored"))
     return charts
 
 
-def _gain_chart(pairs: Reader, table: str, title: str) -> Chart:
-    rows = list(pairs.rows(table, columns=["gain_chosen", "gain_rejected"]))
+def _gain_chart(pairs: Rounds, table: str, title: str) -> Chart:
+    columns = ["gain_chosen", "gain_rejected"]
+    rows = [row for _, reader in pairs for row in reader.rows(table, columns=columns)]
+    sides = (("chosen", "s-chosen"), ("rejected", "s-rejected"))
     groups = [
-        ("chosen", "s-chosen", [row["gain_chosen"] for row in rows]),
-        ("rejected", "s-rejected", [row["gain_rejected"] for row in rows]),
+        (side, style, [row[f"gain_{side}"] for row in rows if row[f"gain_{side}"] is not None]) for side, style in sides
     ]
-    return histogram(f"{title} ({len(rows):,})", groups, unit="nats per token")
+    return histogram(f"{title} ({len(rows):,})", [group for group in groups if group[2]], unit="nats per token")

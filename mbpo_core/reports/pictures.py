@@ -1,4 +1,4 @@
-"""Pictures for the page: decoded, shrunk where large, amplified differences, and written as data URIs.
+"""Pictures for the page: decoded, shrunk where large, differences, outlined regions, and written as data URIs.
 
 Every picture is decoded and encoded again, so nothing of a user's file but its pixels reaches the page.
 """
@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL.Image import Image
 
 LARGEST = 320  # longest side on the page, pixels; larger pictures are shrunk and stored as JPEG
 SMALL = 128  # up to this longest side a picture is enlarged with visible pixels
+_OUTLINE = (255, 62, 165)  # of a region: a colour that stands out from the dimmed surroundings
+_DIMMED = 0.35  # what is left of the light outside a region
+_SKEW = 0.02  # by so much may a mask's proportions differ from the picture's that it is laid over
 
 
 @dataclass(frozen=True)
@@ -87,3 +92,44 @@ def amplified_difference(clean: Image | None, other: Image | None, factor: int) 
 def difference_factor(change: int) -> int:
     """The largest whole factor that keeps a change of so many levels inside the picture's range."""
     return max(1, 127 // change) if change else 1
+
+
+def outlined(image: Image | None, mask: Image | None) -> Image | None:
+    """The picture with a region outlined and all else dimmed, at the size in which it is shown.
+
+    Args:
+        image: the clean picture.
+        mask: white inside, of any size; a mask of other proportions belongs to a cropped picture and is shown alone.
+    """
+    import numpy as np
+    from PIL import Image as pil
+
+    if image is None or mask is None:
+        return None
+    if abs(mask.width * image.height - mask.height * image.width) > _SKEW * mask.height * image.width:
+        return mask
+    shown = image.copy()
+    shown.thumbnail((LARGEST, LARGEST))
+    inside = np.asarray(mask.convert("L").resize(shown.size, pil.Resampling.NEAREST)) >= 128
+    pixels = np.asarray(shown).astype(np.float32)
+    pixels[~inside] *= _DIMMED
+    border = inside
+    for _ in range(1 if max(shown.size) <= SMALL else 2):
+        border = _grown(border)
+    pixels[border & ~inside] = _OUTLINE
+    return pil.fromarray(pixels.round().astype(np.uint8))
+
+
+def is_blank(mask: Image | None) -> bool:
+    """Whether a mask marks nothing."""
+    return mask is None or mask.convert("L").getextrema()[1] < 128  # type: ignore[operator]
+
+
+def _grown(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The region and the four neighbours of each of its pixels."""
+    grown = inside.copy()
+    grown[1:] |= inside[:-1]
+    grown[:-1] |= inside[1:]
+    grown[:, 1:] |= inside[:, :-1]
+    grown[:, :-1] |= inside[:, 1:]
+    return grown

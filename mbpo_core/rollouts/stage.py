@@ -11,6 +11,7 @@ from mbpo_core.errors import DataError
 from mbpo_core.models.policy import load_policy
 from mbpo_core.prefetch import ahead
 from mbpo_core.records import CLOSED_KINDS, Dropped, RolloutGroup, Sample
+from mbpo_core.rollouts import mopps
 from mbpo_core.rollouts.collecting import STAGE, Collector
 from mbpo_core.rollouts.drawing import draw
 from mbpo_core.stage import PartWriter, Reader, StageContext
@@ -19,12 +20,26 @@ from mbpo_core.stage import PartWriter, Reader, StageContext
 def run(context: StageContext) -> None:
     """Ask the round's prompts, part by part, in the order in which they were drawn.
 
+    Inputs: `samples`; `rollouts`, of the round before, where prompts are picked by what it has shown. Policies:
+    `policy`.
+
+    Writes: one `RolloutGroup` a row; where prompts are picked by it, `posterior.json` with what is known of each now.
+
     Raises:
         DataError: there is no closed-ended question in the online split; before a model is loaded.
     """
     config: RolloutsConfig = context.config
+    posterior = mopps.read_posterior(context.inputs.get("rollouts"))
+    _collect(context, config, posterior)
+    if config.select == "mopps":
+        groups = context.output.reader("part").rows(columns=["sample_id", "completions"])
+        context.output.add_json(mopps.FILE, mopps.learn(posterior, groups, config.mopps_decay))
+
+
+def _collect(context: StageContext, config: RolloutsConfig, posterior: mopps.Posterior) -> None:
+    """All groups of the round that are not there yet."""
     samples = context.inputs["samples"].where("split", ["online"]).where("kind", CLOSED_KINDS)
-    drawn = _draw(context, config, samples)
+    drawn = _draw(context, config, samples, posterior)
     context.progress.start(f"{STAGE}, round {context.round_index}", len(drawn))
     parts = list(context.output.parts(len(drawn), config.part_rows, config.batch_size))
     if not parts:  # a stage whose parts are all done needs no model
@@ -53,7 +68,7 @@ def _batches(
             yield asked[start : start + size]
 
 
-def _draw(context: StageContext, config: RolloutsConfig, samples: Reader) -> list[int]:
+def _draw(context: StageContext, config: RolloutsConfig, samples: Reader, posterior: mopps.Posterior) -> list[int]:
     """Positions of the round's prompts in the view of online questions."""
     count = samples.count()
     if not count:
@@ -66,7 +81,16 @@ def _draw(context: StageContext, config: RolloutsConfig, samples: Reader) -> lis
     if config.prompts > count:
         context.progress.log(f"rollouts.prompts is {config.prompts}, all {count} online questions are asked")
     sample_ids = (row["sample_id"] for row in samples.rows(columns=["sample_id"]))
-    return draw(sample_ids, config.prompts, context.round_index, context.seed)
+    if config.select == "shuffle":
+        return draw(sample_ids, config.prompts, context.round_index, context.seed)
+    return mopps.pick(
+        sample_ids,
+        posterior,
+        prompts=config.prompts,
+        pool=config.mopps_pool,
+        round_index=context.round_index,
+        seed=context.seed,
+    )
 
 
 def _read(samples: Reader, positions: Sequence[int]) -> list[Sample]:

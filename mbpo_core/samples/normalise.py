@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 from mbpo_core.config import SamplesConfig
 from mbpo_core.records import AnswerForm, Dropped, Sample
 from mbpo_core.samples import cells, kinds, splits
-from mbpo_core.samples.images import ImageLoader
+from mbpo_core.samples.images import ImageLoader, Loaded
 from mbpo_core.samples.paths import image_values, is_missing
 from mbpo_core.samples.problems import Unusable
+from mbpo_core.verifiers.text import tokens
 
 STAGE = "samples"
 META = "meta"  # an input column of this name is carried along
@@ -39,7 +41,7 @@ class Normaliser:
         self._images = ImageLoader(root, config.max_pixels)
 
     def sample_id(self, raw: RawRow) -> str:
-        """The id column's text; without one, a digest of question, answer, options and images (path or bytes).
+        """The id column's text; without one, a digest of question, answers, options and images (path or bytes).
 
         A row that has neither (its id is empty, or its question is missing) gets "row-<position>":
         it will be dropped for that.
@@ -52,7 +54,8 @@ class Normaliser:
             return f"row-{raw.index}"
         choices = raw.cells.get(self._config.choices_column) if self._config.choices_column else None
         images = [_image_key(value) for value in image_values(raw.cells.get(self._config.image_column))]
-        content = json.dumps([question, answer, choices, images], default=str, ensure_ascii=False)
+        rejected = [raw.cells.get(self._config.rejected_column)] if self._config.rejected_column else []
+        content = json.dumps([question, answer, choices, images, *rejected], default=str, ensure_ascii=False)
         return f"{self._source}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def normalise(self, raw: RawRow) -> Sample | Dropped:
@@ -93,10 +96,8 @@ class Normaliser:
         answer = cells.text_of(answer, config.answer_column)
         form = form or kinds.infer_form(kind, answer, choices)
         kinds.check_answer(kind, form, answer, choices)
-        cell = raw.cells.get(config.image_column)
-        if is_missing(cell) or not image_values(cell):
-            raise Unusable("missing_value", f"{config.image_column} is empty")
-        images = [self._images.load(value) for value in image_values(cell)]
+        rejected = self._rejected(raw, answer, choices if form == "letter" else [])
+        images = self._pictures(raw)
         declared = raw.cells.get(config.split_column) if config.split_column else None
         digest = images[0].digest
         return Sample(
@@ -109,8 +110,33 @@ class Normaliser:
             choices=choices if kind == "multiple_choice" else [],
             split=splits.deal(digest, config) if is_missing(declared) else splits.declared(declared, digest, config),
             source=self._source,
+            rejected=rejected,
             meta=cells.meta_of(raw.cells.get(META)),
         )
+
+    def _rejected(self, raw: RawRow, answer: str, options: list[str]) -> str | None:
+        """The rejected response that the row brings along; where a letter is asked for, an option becomes its letter.
+
+        Raises:
+            Unusable: same_answer where it has the words of the answer, capitals and punctuation aside.
+        """
+        column = self._config.rejected_column
+        cell = raw.cells.get(column) if column else None
+        if is_missing(cell):
+            return None
+        rejected = cells.text_of(cell, column)
+        if options:
+            with suppress(Unusable):  # what names no option is a rejected response, too
+                rejected = cells.letter_of(cell, options, column)
+        if tokens(rejected, articles=True) == tokens(answer, articles=True):
+            raise Unusable("same_answer", f"{column} {rejected!r:.80} says what {self._config.answer_column} says")
+        return rejected
+
+    def _pictures(self, raw: RawRow) -> list[Loaded]:
+        cell = raw.cells.get(self._config.image_column)
+        if is_missing(cell) or not image_values(cell):
+            raise Unusable("missing_value", f"{self._config.image_column} is empty")
+        return [self._images.load(value) for value in image_values(cell)]
 
     def _question_and_answer(self, raw: RawRow) -> tuple[str, Any]:
         config = self._config

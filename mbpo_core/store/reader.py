@@ -73,6 +73,13 @@ class ArtifactReader:
         chosen = np.fromiter((number for number, row in rows if row[column] in wanted), dtype=np.int64)
         return ArtifactReader(self._place, self.manifest, self.ref, self._records, main=self._main, chosen=chosen)
 
+    def share(self, index: int, of: int) -> ArtifactReader:
+        """A view of every `of`-th row of the main table, from row `index` on."""
+        numbers = self._chosen if self._chosen is not None else np.arange(self.count(), dtype=np.int64)
+        return ArtifactReader(
+            self._place, self.manifest, self.ref, self._records, main=self._main, chosen=numbers[index::of]
+        )
+
     def folder(self, name: str) -> Path:
         """The committed folder on a local disk, every file checked."""
         inside = [file for file in self.manifest.files if file.path.startswith(f"{self.manifest.attempt}/{name}/")]

@@ -9,41 +9,44 @@ from typing import Any, Literal
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import DataError
+from mbpo_core.methods import ObjectiveEntry
 from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
+from mbpo_core.objectives.passes import MASKED, SAMPLED, Pass, Side, View
+from mbpo_core.records import message_text
 from mbpo_core.stage import Row
+from mbpo_core.training.looks import Look, black_out, by_view
 from mbpo_core.training.rows import Table
 
-_PROMPT = ("prompt", "images")
+Source = Literal["offline", "online"]
+
 _PAIR = ("sample_id", "chosen", "rejected")
 _ROLLOUT = ("sample_id", "temperature", "completions")
 _EMPTY = Prompt(token_ids=[])
 
 
 class GroupSet:
-    """A round's groups. Completions are tokens from the start; a prompt is read and rendered when its group is taken.
+    """A round's groups. Completions are tokens from the start; a prompt is read and rendered when a group is looked at.
 
     Lengths and rewards of all groups are needed at once to normalise a step globally; pictures are not. So a group
     keeps 4 bytes a token, as many for each log-prob, and some 300 of its own; its picture stays in its table.
+
+    Args:
+        policy: renders and tokenises.
+        config: what the loss looks at.
+        seed: the run's; patches of the masked view derive from it.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, config: TrainingConfig, seed: int = 0) -> None:
+        self._policy, self._config, self._seed = policy, config, seed
         self._groups: list[_Packed] = []
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    def __getitem__(self, index: int) -> PromptGroup:
-        """A group with its prompt, ready for the model; may be called in another thread."""
-        packed = self._groups[index]
-        (row,) = packed.table.slice(packed.place, packed.place + 1, columns=_PROMPT)
-        prompt = self._policy.prepare(row["prompt"], [open_image(image) for image in row["images"]])
-        return replace(packed.unpacked(), prompt=prompt)
-
     def bare(self, index: int) -> PromptGroup:
-        """The same group without its prompt: lengths, rewards, log-probs."""
+        """A group without its prompt: completions, rewards, log-probs when sampled."""
         return self._groups[index].unpacked()
 
     def lengths(self, index: int) -> list[int]:
@@ -54,21 +57,61 @@ class GroupSet:
         """Whether its rewards differ: a group of equals has zero advantage everywhere."""
         return len(set(self._groups[index].rewards)) > 1
 
-    def set_reference(self, index: int, logprobs: Iterable[float]) -> None:
-        """Keep the frozen reference's log-probs of all a group's tokens beside it, completion after completion."""
-        self._groups[index].reference = array("f", logprobs)
+    def entry(self, source: Source) -> ObjectiveEntry:
+        """What the loss looks at in groups of a source."""
+        if source == "online":
+            seen = (SAMPLED, MASKED) if self._config.perception_weight > 0 else (SAMPLED,)
+            return ObjectiveEntry("", "", seen, reference=(SAMPLED,))
+        entry = self._config.pair_passes
+        assert entry is not None  # without an objective on pairs there are none
+        return entry
 
-    def add_pairs(self, table: Table, config: TrainingConfig) -> range:
-        """Each offline pair as a group of two, chosen first; SFT needs the chosen response alone.
+    def looks(self, indices: Sequence[int], passes: Sequence[Pass], *, grad: bool = False) -> list[Look]:
+        """Groups of one source, once under each view that the passes have; may be called in another thread."""
+        return [
+            Look(several, [self._shown(index, view, several) for index in indices], self._blind(view), grad)
+            for view, several in by_view(passes).items()
+        ]
+
+    def positions(self, index: int) -> int:
+        """Token positions that training on a group once runs forward and backward; reads its pictures, once."""
+        packed = self._groups[index]
+        if packed.positions is None:
+            looks = self.looks([index], self.entry(packed.source).passes)
+            packed.positions = sum(sum(look.positions()) for look in looks)
+        return packed.positions
+
+    def set_slips(self, index: int, tokens: Sequence[int]) -> None:
+        """Keep what the reference would have said at each token of chosen; as many tokens."""
+        self._groups[index].slip = array("i", tokens)
+
+    def set_reference(self, index: int, logprobs: Iterable[float], *, second: bool = False) -> None:
+        """Keep a frozen reference's log-probs of all tokens of all passes it scored beside a group, in their order."""
+        self._groups[index].references[second] = array("f", logprobs)
+
+    def reference(self, index: int, *, second: bool = False) -> dict[Pass, list[list[float]]] | None:
+        """What `set_reference` kept, by pass, a list for each completion; None where nothing was scored."""
+        packed = self._groups[index]
+        if second not in packed.references:
+            return None
+        rest = iter(packed.references[second])
+        return {
+            one: [[next(rest) for _ in range(length)] for length in packed.lengths_of(one.side)]
+            for several in by_view(self.entry(packed.source).scored).values()
+            for one in several
+        }
+
+    def add_pairs(self, table: Table) -> range:
+        """Each offline pair as a group of the sides that the loss looks at, chosen first.
 
         Returns:
             Indices of the new groups, in the table's order.
         """
-        sides = ("chosen",) if config.objective == "sft" else ("chosen", "rejected")
-        rewards = (config.reward_chosen, config.reward_rejected)[: len(sides)]
-        begin = len(self)
+        entry, begin = self.entry("offline"), len(self)
+        sides = [side for side in ("chosen", "rejected") if any(p.side == side for p in (*entry.passes, *entry.scored))]
+        rewards = (self._config.reward_chosen, self._config.reward_rejected)[: len(sides)]
         for place, row in enumerate(table.rows(columns=_PAIR)):
-            completions = [self._policy.encode_completion(_text(row[side])) for side in sides]
+            completions = [self._policy.encode_completion(message_text(row[side])) for side in sides]
             self._groups.append(_pack(row["sample_id"], "offline", completions, rewards, table, place))
         return range(begin, len(self))
 
@@ -90,21 +133,54 @@ class GroupSet:
             self._groups.append(group)
         return range(begin, len(self))
 
+    def _shown(self, index: int, view: View, passes: Sequence[Pass]) -> PromptGroup:
+        """A group as a view shows it, with the completions of the passes."""
+        packed = self._groups[index]
+        column = "rejected_images" if view == "rejected" else "images"
+        (row,) = packed.table.slice(packed.place, packed.place + 1, columns=("prompt", column))
+        pictures = [open_image(image) for image in row[column]]
+        if view == "masked":
+            pictures = [black_out(picture, self._config, self._seed, packed.sample_id) for picture in pictures]
+        prompt = self._policy.prepare(row["prompt"], pictures)
+        if packed.source == "online":
+            return replace(packed.unpacked(), prompt=prompt)
+        # A slip is read as chosen and scored as itself.
+        read = [packed.side("chosen" if one.side == "slip" else one.side) for one in passes]
+        return PromptGroup(prompt, read, packed.sample_id, targets=[packed.side(one.side) for one in passes])
+
+    def _blind(self, view: View) -> Any:
+        return self._config.blind if view == "blind" else None
+
 
 @dataclass(slots=True)
 class _Packed:
     """A group in arrays. Log-probs were computed in float32, so that float32 loses nothing."""
 
     sample_id: str
-    source: Literal["offline", "online"]
+    source: Source
     table: Table
     place: int  # row in the table
     lengths: tuple[int, ...]
     tokens: array[int]
     rewards: tuple[float, ...]
+    references: dict[bool, array[float]]  # by whether it is the second
     temperature: float = 1.0
     rollout: array[float] | None = None
-    reference: array[float] | None = None
+    slip: array[int] | None = None
+    positions: int | None = None
+
+    def side(self, side: Side) -> list[int]:
+        """Token ids of one side of a pair."""
+        if side == "slip":
+            assert self.slip is not None  # read before anything is scored
+            return self.slip.tolist()
+        whole: list[list[int]] = self._cut(self.tokens)
+        return whole[0 if side == "chosen" else 1]
+
+    def lengths_of(self, side: Side) -> tuple[int, ...]:
+        if side == "sampled":
+            return self.lengths
+        return (self.lengths[1 if side == "rejected" else 0],)
 
     def unpacked(self) -> PromptGroup:
         return PromptGroup(
@@ -114,7 +190,6 @@ class _Packed:
             source=self.source,
             rewards=list(self.rewards),
             rollout_logprobs=None if self.rollout is None else self._cut(self.rollout),
-            reference_logprobs=None if self.reference is None else self._cut(self.reference),
             temperature=self.temperature,
         )
 
@@ -125,14 +200,14 @@ class _Packed:
 
 def _pack(
     sample_id: str,
-    source: Literal["offline", "online"],
+    source: Source,
     completions: Sequence[Sequence[int]],
     rewards: Sequence[float],
     table: Table,
     place: int,
 ) -> _Packed:
     tokens = array("i", (token for completion in completions for token in completion))
-    return _Packed(sample_id, source, table, place, tuple(map(len, completions)), tokens, tuple(rewards))
+    return _Packed(sample_id, source, table, place, tuple(map(len, completions)), tokens, tuple(rewards), {})
 
 
 def _check_logprobs(sample_id: str, completions: Sequence[Row]) -> None:
@@ -145,7 +220,3 @@ def _check_logprobs(sample_id: str, completions: Sequence[Row]) -> None:
                 expected="one log-prob a token, and at least one token",
                 remedy="Run the rollouts stage again.",
             )
-
-
-def _text(messages: list[dict[str, Any]]) -> str:
-    return "".join(part["text"] or "" for message in messages for part in message["content"] if part["type"] == "text")

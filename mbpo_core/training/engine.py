@@ -20,9 +20,9 @@ from torch import Tensor
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import ModelError, TrainingDiverged
-from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.policy import Policy
-from mbpo_core.training.scorer import Scorer
+from mbpo_core.training.looks import Look
+from mbpo_core.training.scorer import Scored, Scorer
 from mbpo_core.training.world import World
 
 _LARGEST_BUCKET = 500_000_000
@@ -44,9 +44,10 @@ class TrainingEngine:
         policy: its parameters are frozen as `config.freeze` says; changed in place by training.
         config: optimizer and ZeRO settings.
         world: the processes that train together.
+        reference: a frozen model that divergences are measured from; None where nobody asks for them.
     """
 
-    def __init__(self, policy: Policy, config: TrainingConfig, world: World) -> None:
+    def __init__(self, policy: Policy, config: TrainingConfig, world: World, reference: Policy | None = None) -> None:
         deepspeed = _import_deepspeed(world)
         self.world = world
         self.trainable = policy.unfreeze(config.freeze)
@@ -59,7 +60,7 @@ class TrainingEngine:
         self._adam = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
         with _local_rank(world):
             self._engine, *_ = deepspeed.initialize(
-                model=Scorer(policy),
+                model=Scorer(policy, reference),
                 optimizer=self._adam,
                 config=_deepspeed_config(config, policy.dtype, sum(p.numel() for p in trained)),
             )
@@ -70,10 +71,10 @@ class TrainingEngine:
             self._adam.register_step_pre_hook(lambda *_: self._clip())
         self._prime_moments()
 
-    def score(self, groups: Sequence[PromptGroup], temperature: float) -> Tensor:
-        """(B, T) log-probs with gradient; see `Scorer.forward`."""
-        logprobs: Tensor = self._engine(groups, temperature)
-        return logprobs
+    def score(self, looks: Sequence[Look], temperature: float) -> list[Scored]:
+        """Log-probs with gradient, a result for each look; see `Scorer.forward`."""
+        scored: list[Scored] = self._engine(looks, temperature)
+        return scored
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one micro-batch's share of the step's loss. A collective operation under ZeRO-2."""

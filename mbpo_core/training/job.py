@@ -31,6 +31,8 @@ class Job(BaseModel):
     policy_digest: str
     reference: str  # model folder of the frozen base
     reference_digest: str
+    second_reference: str = ""  # model folder, where the objective has a second reference
+    second_reference_digest: str = ""
     previous: str = ""  # optimizer state of the round before; empty in the first
     seed: int
     round_index: int = 0
@@ -51,7 +53,12 @@ class Job(BaseModel):
         ids = [[row["sample_id"] for row in table.rows(columns=("sample_id",))] for table in tables]
         identity = {
             "config": self.config.identity(),
-            "policy": [self.policy_digest, self.reference_digest, self.policy_config.identity()],
+            "policy": [
+                self.policy_digest,
+                self.reference_digest,
+                self.second_reference_digest,
+                self.policy_config.identity(),
+            ],
             "seed": [self.seed, self.round_index, self.rounds],
             "rows": [[ids[0][place] for place in rows.order], ids[1]],
         }
@@ -80,7 +87,7 @@ class JobRows:
 def write_job(folder: Path, job: Job, rows: JobRows) -> None:
     """Hand a job over to other processes; nothing is pickled, and rows pass through memory a few at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / _PAIRS, rows.pairs, _pairs_schema())
+    write_table(folder / _PAIRS, rows.pairs, _pairs_schema(job.config))
     write_table(folder / _ROLLOUTS, rows.rollouts, _rollouts_schema())
     (folder / _ORDER).write_text(json.dumps(list(rows.order)), encoding="utf-8")
     (folder / _JOB).write_text(job.model_dump_json(), encoding="utf-8")
@@ -93,8 +100,9 @@ def read_job(folder: Path) -> tuple[Job, JobRows]:
     return job, JobRows(ParquetTable(folder / _PAIRS), ParquetTable(folder / _ROLLOUTS), order)
 
 
-def _pairs_schema() -> Any:
-    names = ("sample_id", "images", "prompt", "chosen", "rejected")
+def _pairs_schema(config: TrainingConfig) -> Any:
+    names = ["sample_id", "images", "prompt", "chosen", "rejected"]
+    names += ["rejected_images"] if config.wants_rejected_images else []
     return pa.schema([arrow_schema(PreferencePair).field(name) for name in names])
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mbpo_core.errors import ConfigError, DataError
 from mbpo_core.models.policy import Policy, load_policy
+from mbpo_core.objectives.table import DIVERGENCES
 from mbpo_core.stage import Progress
 from mbpo_core.training.checkpoint import (
     TrainState,
@@ -23,9 +25,11 @@ from mbpo_core.training.checkpoint import (
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import publish_policy
-from mbpo_core.training.reference import add_reference_logprobs
+from mbpo_core.training.reference import add_reference_logprobs, read_slips
+from mbpo_core.training.rows import missing_parts
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.steps import Steps
 from mbpo_core.training.world import World, join_world
@@ -49,17 +53,21 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
     _check(job)
     policy = load_policy(Path(job.policy), job.policy_config)
     world = join_world(policy.device, job.config.timeout_s)
-    groups, batches = _plan(policy, job, rows)
-    _score_reference(policy, groups, batches, job, world)
-    engine = TrainingEngine(policy, job.config, world)
+    reference = _reference(policy, job)
+    groups, batches, left_out = _plan(policy, reference, job, rows, world)
+    _score_references(reference, groups, batches, job, world)
+    live = _apart(policy, reference, job) if job.config.objective in DIVERGENCES else None
+    engine = TrainingEngine(policy, job.config, world, live)
     try:
         state = _start(engine, job, job.fingerprint(rows))
+        if left_out:
+            progress.log("left out: " + ", ".join(f"{count} pairs without {what}" for what, count in left_out.items()))
         progress.start(f"training round {job.round_index + 1}/{job.rounds}", len(batches) * job.config.inner_steps)
         progress.advance(len(state.rows))
         steps = Steps(job, engine, groups, batches, state, progress)
         steps.run()
         if world.rank == 0:
-            _publish(policy, job, state, _summary(policy, job, groups, batches, state))
+            _publish(policy, job, state, _summary(policy, job, groups, batches, state) | {"left_out": left_out})
         world.barrier()
     finally:
         engine.close()
@@ -74,11 +82,11 @@ def read_result(job: Job) -> tuple[TrainState, dict[str, Any]]:
 def _check(job: Job) -> None:
     """Refuse settings that cannot work before a model is loaded."""
     config = job.config
-    if wants_offline(config) and config.objective == "mbpo" and config.reward_chosen == config.reward_rejected:
+    if config.objective == "grpo" and config.reward_chosen == config.reward_rejected:
         raise ConfigError(
             f"training.reward_chosen and training.reward_rejected are both {config.reward_chosen}",
             expected="two different rewards",
-            remedy="Their order is all that matters under scale_by_std; 2 and 0 are the recipe's.",
+            remedy="Their order is all that matters where advantages are scaled; 2 and 0 are the recipe's.",
         )
     if job.policy_config.dtype == "bfloat16" and not config.zero_stage:
         raise ConfigError(
@@ -88,30 +96,63 @@ def _check(job: Job) -> None:
         )
 
 
-def _plan(policy: Policy, job: Job, rows: JobRows) -> tuple[GroupSet, list[Batch]]:
-    config, groups = job.config, GroupSet(policy)
-    pairs = groups.add_pairs(rows.pairs, config) if wants_offline(config) else range(0)
-    offline = [pairs[place] for place in rows.order] if wants_offline(config) else []
+def _reference(policy: Policy, job: Job) -> Policy | None:
+    """The base model, which in the first round the policy still equals; None where nothing depends on it."""
+    if not needs_reference(job.config):
+        return None
+    same = job.policy_digest == job.reference_digest
+    return policy if same else load_policy(Path(job.reference), job.policy_config)
+
+
+def _apart(policy: Policy, reference: Policy | None, job: Job) -> Policy:
+    """The reference as a model of its own, for objectives that ask it while the policy learns."""
+    if reference is not None and reference is not policy:
+        return reference
+    return load_policy(Path(job.reference), job.policy_config)
+
+
+def _plan(
+    policy: Policy, reference: Policy | None, job: Job, rows: JobRows, world: World
+) -> tuple[GroupSet, list[Batch], dict[str, int]]:
+    """The round's groups, its batches, and how many pairs lack what the objective needs, by what."""
+    config, groups = job.config, GroupSet(policy, job.config, job.seed)
+    pairs = groups.add_pairs(rows.pairs) if wants_offline(config) else range(0)
+    lacking = missing_parts(rows.pairs, config) if wants_offline(config) else {}
+    offline = [pairs[place] for place in rows.order if place not in lacking] if wants_offline(config) else []
     online = groups.add_rollouts(rows.rollouts) if wants_online(config) else []
-    batches = plan_batches(groups, offline, online, config, job.seed, job.round_index)
+    entropies = None
+    if config.curriculum != "none" and offline and reference is not None:
+        entropies = pair_entropies(groups, offline, reference, config.curriculum, job.seed, world)
+    batches = plan_batches(
+        groups, offline, online, config, job.seed, job.round_index, rounds=job.rounds, entropies=entropies
+    )
     if not batches:
         raise DataError(
             "the round has neither pairs nor rollouts to train on",
             where=f"training, round {job.round_index} of {job.rounds}",
             expected="at least one group",
-            remedy="Every pair is dealt to one round: use no more rounds than pairs, or train on rollouts too.",
+            remedy="Every pair is dealt to one round: use no more rounds than pairs, or train on rollouts too."
+            if not lacking
+            else f"{len(lacking)} pairs lack {', '.join(sorted(set(lacking.values())))}, which objective "
+            f"{config.objective} looks at: choose another, or make them (see mbpo methods).",
         )
-    return groups, batches
+    return groups, batches, dict(Counter(lacking.values()))
 
 
-def _score_reference(policy: Policy, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
-    """Under the base model, which in the first round the policy still equals; skipped where nothing depends on it."""
-    if not needs_reference(job.config):
+def _score_references(
+    reference: Policy | None, groups: GroupSet, batches: list[Batch], job: Job, world: World
+) -> None:
+    """Under the base model, and under a second one where the objective has two."""
+    if reference is None:
         return
-    used = sorted({index for batch in batches for index in (*batch.offline, *batch.online)})
-    same = job.policy_digest == job.reference_digest
-    reference = policy if same else load_policy(Path(job.reference), job.policy_config)
+    pairs = sorted({index for batch in batches for index in batch.offline})
+    used = sorted({*pairs, *(index for batch in batches for index in batch.online)})
+    if pairs:
+        read_slips(groups, pairs, reference, world)
     add_reference_logprobs(groups, used, Scorer(reference), world)
+    if pairs and job.second_reference:
+        second = load_policy(Path(job.second_reference), job.policy_config)
+        add_reference_logprobs(groups, pairs, Scorer(second), world, second=True)
 
 
 def _start(engine: TrainingEngine, job: Job, fingerprint: str) -> TrainState:
@@ -155,6 +196,7 @@ def _summary(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], s
         "online_groups": len({index for batch in batches for index in batch.online}),
         "zero_variance_groups": len({index for batch in batches for index in batch.zero_variance}),
         "tokens": sum(row.tokens for row in rows),
+        "positions": sum(row.positions for row in rows),
         "kl_last": rows[-1].kl if rows else None,
         "kl_max": max((row.kl for row in rows if row.kl is not None), default=None),
         "grad_norm_max": max((row.grad_norm for row in rows), default=None),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mbpo_core.config import TrainingConfig
-from mbpo_core.models.groups import PromptGroup
-from mbpo_core.objectives.advantages import group_advantages
-from mbpo_core.objectives.dpo import dpo_loss
 from mbpo_core.objectives.hybrid import HybridLoss, hybrid_loss
 from mbpo_core.objectives.kl import k3
+from mbpo_core.objectives.passes import CHOSEN, MASKED, REJECTED, WRONG, PairScores, Pass
+from mbpo_core.objectives.perception import perception_kl
 from mbpo_core.objectives.ratios import offline_old_logprobs
 from mbpo_core.objectives.sft import sft_loss
-from mbpo_core.training.data import GroupSet
-from mbpo_core.training.scorer import pad
+from mbpo_core.objectives.table import PAIR_LOSSES, added_terms
+from mbpo_core.training.micro import MicroBatch
+from mbpo_core.training.scorer import Scored
+from mbpo_core.training.statistics import Statistics
 
 FIGURES = (
     "loss_offline",
@@ -27,11 +26,15 @@ FIGURES = (
     "kl_tokens",
     "clipped",
     "tokens",
+    "positions",
     "advantage",
     "completions",
     "chosen",
     "rejected",
     "chosen_reference",
+    "chosen_reward",
+    "rejected_reward",
+    "wrong_image_reward",
     "pairs",
     "tokens_online",
     "gap_online",
@@ -39,87 +42,73 @@ FIGURES = (
 """Names of the sums that `micro_loss` returns; each adds up over micro-batches and processes."""
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """Groups of one source that go through the model together; B completions of at most T tokens."""
-
-    source: Literal["offline", "online"]
-    groups: Sequence[PromptGroup]
-    advantages: Tensor  # (B,)
-    weights: Tensor  # (B,) u_i of the step
-    mask: Tensor  # (B, T) bool, from lengths
-    counted: Tensor  # (B, T) bool, mask without the rows that only keep processes in step
-    reference: Tensor | None  # (B, T) nats; None where nothing depends on it (`plan.needs_reference`)
-    rollout: Tensor | None  # (B, T) nats, online only
-
-    @property
-    def temperature(self) -> float:
-        return self.groups[0].temperature
-
-    def to(self, device: torch.device) -> MicroBatch:
-        """The same with its tensors on a device; pictures move when they are encoded."""
-        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
-
-
-def collate(
-    part: Sequence[tuple[int, bool]],
-    groups: GroupSet,
-    weights: Mapping[int, list[float]],
-    config: TrainingConfig,
-) -> MicroBatch:
-    """Tensors of a micro-batch on the CPU, because another thread may make them.
-
-    Args:
-        part: indices of groups of one source and temperature; False where a group is there only because
-            another process has one more to do.
-        groups: the round's groups, with reference log-probs.
-        weights: of the batch's completions, by group index (`plan.batch_weights`).
-        config: whether advantages are scaled.
-    """
-    taken = [groups[index] for index, _ in part]
-    lengths = torch.tensor([length for index, _ in part for length in groups.lengths(index)])
-    counted = torch.tensor([flag for index, flag in part for _ in groups.lengths(index)])
-    share = torch.tensor([weight for index, _ in part for weight in weights[index]])
-    mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-    online = taken[0].source == "online"
-    return MicroBatch(
-        source=taken[0].source,
-        groups=taken,
-        advantages=torch.cat([_advantages(group, config) for group in taken]),
-        weights=torch.where(counted, share, torch.zeros_like(share)),
-        mask=mask,
-        counted=mask & counted[:, None],
-        reference=_padded([group.reference_logprobs for group in taken]) if taken[0].reference_logprobs else None,
-        rollout=_padded([group.rollout_logprobs for group in taken]) if online else None,
-    )
-
-
 def micro_loss(
-    batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, recorded: Tensor | None = None
+    batch: MicroBatch,
+    scored: Sequence[Scored],
+    config: TrainingConfig,
+    recorded: Tensor | None = None,
+    statistics: Statistics | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """A micro-batch's share of the step's loss.
 
     Args:
         batch: its groups.
-        policy_logprobs: (B, T) float with gradient, nats.
+        scored: what the policy made of each of the batch's looks, with gradient.
         config: objective and its settings.
-        recorded: (B, T) float, nats: the policy at the start of the step; None on the step's first update.
+        recorded: (B, T) float, nats: the policy at the start of the step, of the first look; None on the step's first
+            update.
+        statistics: numbers over all pairs that some objectives need.
 
     Returns:
         The share (shares of all micro-batches and processes add up to the step's loss) and one number for
         each of `FIGURES`.
     """
-    clipped = torch.zeros_like(batch.mask)
-    if config.objective == "mbpo":
-        terms = _hybrid(batch, policy_logprobs, config, recorded)
+    logprobs = batch.by_pass([one.logprobs for one in scored])
+    first, clipped = scored[0].logprobs, torch.zeros_like(batch.mask)
+    if batch.source == "online" or config.objective == "grpo":
+        terms = _hybrid(batch, first, config, recorded)
         loss, clipped = terms.loss, terms.clipped
-    elif config.objective == "dpo":
-        loss = _dpo(batch, policy_logprobs, config)
+        if MASKED in logprobs:
+            loss = loss - config.perception_weight * _perception(batch, first, logprobs[MASKED], config.perception_cap)
+    elif config.objective == "sft":
+        loss = sft_loss(first, batch.mask, batch.weights)
     else:
-        loss = sft_loss(policy_logprobs, batch.mask, batch.weights)
+        loss = torch.zeros((), device=first.device)
+    if batch.source == "offline":
+        loss = loss + _pair_losses(batch, logprobs, scored, config, statistics or Statistics())
     with torch.no_grad():
-        return loss, _figures(batch, policy_logprobs.detach(), loss.detach(), clipped)
+        return loss, _figures(batch, first.detach(), logprobs, loss.detach(), clipped, config)
+
+
+def _pair_losses(
+    batch: MicroBatch,
+    logprobs: Mapping[Pass, Tensor],
+    scored: Sequence[Scored],
+    config: TrainingConfig,
+    statistics: Statistics,
+) -> Tensor:
+    """Losses that are one number a pair, weighted and summed."""
+    terms = added_terms(config)
+    if config.objective in PAIR_LOSSES:
+        terms = [(1.0, PAIR_LOSSES[config.objective]), *terms]
+    total = torch.zeros((), device=batch.mask.device)
+    if not terms:
+        return total
+    divergences = [one.logprobs if one.divergences is None else one.divergences for one in scored]
+    scores = PairScores(
+        policy=logprobs,
+        reference=batch.reference or {},
+        masks=batch.masks,
+        second=batch.second or {},
+        weights=batch.segments,
+        divergences=batch.by_pass(divergences),
+        shift=statistics.shift,
+        gain_mean=statistics.gain_mean,
+        gain_std=statistics.gain_std,
+    )
+    for weight, term in terms:
+        total = total + weight * (term(scores, config) * batch.group_weights).sum()
+    return total
 
 
 def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, recorded: Tensor | None) -> HybridLoss:
@@ -138,19 +127,23 @@ def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, 
         beta=config.beta,
         max_drop=config.max_drop,
         shaped=batch.source == "offline" and config.offline_ratio == "shaped",
+        surrogate=config.surrogate,
     )
 
 
-def _dpo(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig) -> Tensor:
-    policy, reference = (
-        torch.where(batch.mask, logprobs, torch.zeros_like(logprobs)).sum(dim=1)
-        for logprobs in (policy_logprobs, _reference(batch, policy_logprobs))
-    )
-    losses = dpo_loss(policy[0::2], policy[1::2], reference[0::2], reference[1::2], beta=config.dpo_beta)
-    return (losses * batch.weights[0::2]).sum()
+def _perception(batch: MicroBatch, seeing: Tensor, masked: Tensor, cap: float) -> Tensor:
+    """PAPO's divergence between what is said with the image and with most of it hidden, as the loss weighs tokens."""
+    return (_kept(perception_kl(seeing, masked, cap=cap), batch.mask).sum(dim=1) * batch.weights).sum()
 
 
-def _figures(batch: MicroBatch, policy: Tensor, loss: Tensor, clipped: Tensor) -> dict[str, float]:
+def _figures(
+    batch: MicroBatch,
+    policy: Tensor,
+    logprobs: Mapping[Pass, Tensor],
+    loss: Tensor,
+    clipped: Tensor,
+    config: TrainingConfig,
+) -> dict[str, float]:
     counted = batch.counted
     rows = counted.any(dim=1)
     figures = dict.fromkeys(FIGURES, 0.0)
@@ -160,37 +153,45 @@ def _figures(batch: MicroBatch, policy: Tensor, loss: Tensor, clipped: Tensor) -
     figures["kl_tokens"] = 0.0 if batch.reference is None else float(counted.sum())
     figures["clipped"] = float((clipped & counted).sum())
     figures["tokens"] = float(counted.sum())
+    figures["positions"] = float(batch.positions)
     figures["advantage"] = float(batch.advantages.abs()[rows].sum(dtype=torch.float64))
     figures["completions"] = float(rows.sum())
     if batch.rollout is not None:
         figures["tokens_online"] = figures["tokens"]
         figures["gap_online"] = float(_kept((policy - batch.rollout).abs(), counted).sum(dtype=torch.float64))
     else:
-        size = len(batch.groups[0].completions)
-        means, before = (
-            _kept(logprobs, counted).sum(dim=1, dtype=torch.float64) / counted.sum(dim=1).clamp(min=1)
-            for logprobs in (policy, reference)
-        )
-        figures["chosen"], figures["chosen_reference"] = float(means[0::size].sum()), float(before[0::size].sum())
-        figures["rejected"] = float(means[1::size].sum()) if size > 1 else 0.0
-        figures["pairs"] = float(rows[0::size].sum())
+        figures |= _pair_figures(batch, logprobs, config)
+    return figures
+
+
+def _pair_figures(batch: MicroBatch, logprobs: Mapping[Pass, Tensor], config: TrainingConfig) -> dict[str, float]:
+    """Mean log-probs and implied rewards, summed over the pairs that count."""
+    reference = batch.reference or {}
+    figures = {"pairs": float(batch.pairs_counted.sum())}
+
+    def total(values: Tensor) -> float:
+        return float(_kept(values.detach().double(), batch.pairs_counted).sum())
+
+    def sums(which: Mapping[Pass, Tensor], one: Pass) -> Tensor:
+        return _kept(which[one], batch.masks[one.side]).sum(dim=1, dtype=torch.float64)
+
+    for name, one in (("chosen", CHOSEN), ("rejected", REJECTED), ("wrong_image", WRONG)):
+        if one not in logprobs:
+            continue
+        length = batch.masks[one.side].sum(dim=1)
+        if name != "wrong_image":
+            figures[name] = total(sums(logprobs, one) / length)
+        if one in reference:
+            figures[f"{name}_reward"] = config.dpo_beta * total(sums(logprobs, one) - sums(reference, one))
+        if one == CHOSEN and one in reference:
+            figures["chosen_reference"] = total(sums(reference, one) / length)
     return figures
 
 
 def _reference(batch: MicroBatch, policy_logprobs: Tensor) -> Tensor:
     """The reference's log-probs; the policy's own where none were scored, because nothing then depends on them."""
-    return policy_logprobs.detach() if batch.reference is None else batch.reference
-
-
-def _advantages(group: PromptGroup, config: TrainingConfig) -> Tensor:
-    if config.objective != "mbpo":  # neither SFT nor DPO weighs completions by reward
-        return torch.zeros(len(group.completions))
-    return group_advantages(torch.tensor([group.rewards]), scale_by_std=config.scale_by_std)[0]
-
-
-def _padded(nested: Sequence[list[list[float]] | None]) -> Tensor:
-    return pad([torch.tensor(row) for rows in nested for row in rows or []])
+    return policy_logprobs.detach() if batch.first_reference is None else batch.first_reference
 
 
 def _kept(values: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, values, torch.zeros_like(values))
+    return values.masked_fill(~mask, 0.0)

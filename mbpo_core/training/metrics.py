@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from mbpo_core.errors import TrainingDiverged
+from mbpo_core.objectives.passes import CHOSEN, REJECTED, WRONG, Pass
 from mbpo_core.records import TrainingStep
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.engine import DIVERGED_REMEDY
@@ -45,6 +46,12 @@ def step_row(
         step, round_index, learning_rate, grad_norm, seconds, cpu_seconds: written as they are.
     """
     pairs, tokens = figures["pairs"], max(figures["tokens"], 1.0)
+
+    seen = groups.entry("offline").passes if pairs else ()
+
+    def of_pairs(name: str, one: Pass) -> float | None:
+        return figures[name] / pairs if one in seen else None
+
     rewards = [
         sum(group.rewards) / len(group.rewards) for group in map(groups.bare, (*batch.online, *batch.zero_variance))
     ]
@@ -64,9 +71,13 @@ def step_row(
         groups_online=len(batch.online),
         groups_zero_variance=len(batch.zero_variance),
         tokens=round(figures["tokens"]),
-        chosen_logprob=figures["chosen"] / pairs if pairs else None,
-        rejected_logprob=figures["rejected"] / pairs if pairs and figures["rejected"] else None,
+        chosen_logprob=of_pairs("chosen", CHOSEN),
+        rejected_logprob=of_pairs("rejected", REJECTED),
         chosen_drift=(figures["chosen"] - figures["chosen_reference"]) / pairs if pairs else None,
+        chosen_reward=of_pairs("chosen_reward", CHOSEN),
+        rejected_reward=of_pairs("rejected_reward", REJECTED),
+        wrong_image_reward=of_pairs("wrong_image_reward", WRONG),
+        positions=round(figures["positions"]),
         stopped=False,
         seconds=seconds,
         cpu_seconds=cpu_seconds,

@@ -5,16 +5,24 @@ The position in this list is the whole state of the data: a resumed run goes on 
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.models.groups import PromptGroup
 from mbpo_core.objectives.normalization import completion_weights
 from mbpo_core.seeds import derive_seed
 from mbpo_core.training.data import GroupSet
+
+TOKEN_LOSSES = ("grpo", "sft")
+"""Objectives on pairs that weigh tokens; the others have one loss a pair."""
+
+_IDLE = 1000
+"""Batches in a row without a group to train on after which a budget is given up."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,13 @@ def deal_pairs(count: int, seed: int, round_index: int, rounds: int) -> list[int
 
 
 def wants_offline(config: TrainingConfig) -> bool:
-    """Whether training reads pairs: the baselines always do."""
-    return config.use_offline or config.objective != "mbpo"
+    """Whether training reads pairs."""
+    return config.objective != "none"
 
 
 def wants_online(config: TrainingConfig) -> bool:
-    """Whether training reads rollouts: the baselines never do."""
-    return config.use_online and config.objective == "mbpo"
+    """Whether training reads rollouts."""
+    return config.use_online
 
 
 def needs_reference(config: TrainingConfig) -> bool:
@@ -53,35 +61,92 @@ def needs_reference(config: TrainingConfig) -> bool:
 
 
 def plan_batches(
-    groups: GroupSet, offline: Sequence[int], online: Sequence[int], config: TrainingConfig, seed: int, round_index: int
+    groups: GroupSet,
+    offline: Sequence[int],
+    online: Sequence[int],
+    config: TrainingConfig,
+    seed: int,
+    round_index: int,
+    *,
+    rounds: int = 1,
+    entropies: Mapping[int, float] | None = None,
 ) -> list[Batch]:
     """All batches of a round, epoch after epoch.
 
     An epoch has as many batches as the longer of the two streams needs; the other is spread evenly over them,
     so that offline and online groups are mixed to the end and no batch is a small remainder.
 
+    With entropies there are three stages of as many epochs each: the third of the pairs with the least entropy, then
+    the next (MFPO's easy to hard). With a token budget each stage has its share of the round's share, and goes on for
+    as many epochs as it takes; the batch that crosses the line is its last.
+
     Args:
         groups: the round's groups.
         offline, online: indices of the groups to train on.
-        config: pairs_per_step, groups_per_step, epochs.
+        config: pairs_per_step, groups_per_step, epochs, token_budget.
         seed, round_index: what the order derives from.
+        rounds: over which the budget is spread.
+        entropies: of each pair, nats; None for one stage.
+
+    Source: MFPO arXiv:2410.15334, recipe 2.6, for the stages.
     """
+    stages = _terciles(offline, entropies)
+    budget = config.token_budget
+    share = budget * (round_index + 1) // rounds - budget * round_index // rounds
+    batches: list[Batch] = []
+    for number, pairs in enumerate(stages):
+        drawn = _chunk(online, number, len(stages))
+        name = () if len(stages) == 1 else (number,)
+        endless = _epochs(groups, pairs, drawn, config, (seed, "training"), (round_index, *name))
+        if not budget:
+            batches += [batch for epoch in islice(endless, config.epochs) for batch in epoch]
+        elif pairs or drawn:
+            limit = share * (number + 1) // len(stages) - share * number // len(stages)
+            batches += _until(limit, (batch for epoch in endless for batch in epoch), groups)
+    return batches
+
+
+def _epochs(
+    groups: GroupSet,
+    offline: Sequence[int],
+    online: Sequence[int],
+    config: TrainingConfig,
+    root: tuple[int, str],
+    place: tuple[int, ...],
+) -> Iterator[list[Batch]]:
+    """One epoch after the other, without end."""
     count = max(math.ceil(len(offline) / config.pairs_per_step), math.ceil(len(online) / config.groups_per_step))
-    batches = []
-    for epoch in range(config.epochs):
+    for epoch in itertools.count():
         pairs, drawn = list(offline), list(online)
         for name, stream in (("offline", pairs), ("online", drawn)):
-            random.Random(derive_seed(seed, "training", name, round_index, epoch)).shuffle(stream)
-        for number in range(count):
-            draw = _chunk(drawn, number, count)
-            batches.append(
-                Batch(
-                    offline=tuple(_chunk(pairs, number, count)),
-                    online=tuple(index for index in draw if groups.trains(index)),
-                    zero_variance=tuple(index for index in draw if not groups.trains(index)),
-                )
-            )
-    return batches
+            random.Random(derive_seed(*root, name, *place, epoch)).shuffle(stream)
+        yield [_batch(groups, _chunk(pairs, number, count), _chunk(drawn, number, count)) for number in range(count)]
+
+
+def _batch(groups: GroupSet, pairs: Sequence[int], drawn: Sequence[int]) -> Batch:
+    return Batch(
+        offline=tuple(pairs),
+        online=tuple(index for index in drawn if groups.trains(index)),
+        zero_variance=tuple(index for index in drawn if not groups.trains(index)),
+    )
+
+
+def _until(limit: int, batches: Iterator[Batch], groups: GroupSet) -> Iterator[Batch]:
+    """Batches until as many token positions have gone forward and backward."""
+    spent, idle = 0, 0
+    while spent < limit and idle < _IDLE:
+        batch = next(batches)
+        cost = sum(groups.positions(index) for index in (*batch.offline, *batch.online))
+        spent, idle = spent + cost, 0 if cost else idle + 1
+        yield batch
+
+
+def _terciles(offline: Sequence[int], entropies: Mapping[int, float] | None) -> list[Sequence[int]]:
+    """Pairs in three stages of rising entropy, ties in their own order; all in one without entropies."""
+    if entropies is None:
+        return [offline]
+    ranked = sorted(offline, key=lambda index: entropies[index])
+    return [_chunk(ranked, number, 3) for number in range(3)]
 
 
 def micro_batches(indices: Sequence[int], size: int, rank: int, world: int) -> list[list[tuple[int, bool]]]:
@@ -101,25 +166,42 @@ def micro_batches(indices: Sequence[int], size: int, rank: int, world: int) -> l
     return [part or [(indices[0], False)] for part in cut]
 
 
-def batch_weights(groups: GroupSet, batch: Batch, config: TrainingConfig) -> dict[int, list[float]]:
-    """What each token of each completion of a batch is multiplied by; see `objectives.completion_weights`.
+@dataclass(frozen=True)
+class GroupWeights:
+    """What a group counts for in its step.
 
-    DPO takes whole sequences, so both sides of each of its P pairs get 1 / P.
+    Attributes:
+        group: w_b / W, its share; losses that are one number a pair are multiplied by it.
+        completions: u_i, what each token of each completion is multiplied by; empty where pairs are weighed.
+    """
+
+    group: float
+    completions: list[float]
+
+
+def batch_weights(groups: GroupSet, batch: Batch, config: TrainingConfig) -> dict[int, GroupWeights]:
+    """The weights of a batch's groups; of tokens, see `objectives.completion_weights`.
+
+    Groups whose tokens are weighed share w_b / W among them as the normalisation says; a pair with one loss gets its
+    w_b / W whole. Either way the step's loss is a mean over its groups.
     """
     indices = [*batch.offline, *batch.online]
-    if config.objective == "dpo":
-        return {index: [1 / len(indices)] * 2 for index in indices}
+    sizes = {index: _group_weight(groups.bare(index), config) for index in indices}
+    total = sum(sizes.values())
+    by_token = [index for index in indices if groups.bare(index).source == "online" or config.objective in TOKEN_LOSSES]
+    share = sum(sizes[index] for index in by_token) / total if total else 0.0
     weights = completion_weights(
-        [groups.lengths(index) for index in indices],
-        [_group_weight(groups.bare(index), config) for index in indices],
+        [groups.lengths(index) for index in by_token],
+        [sizes[index] for index in by_token],
         config.normalization,
         constant_length=config.constant_length,
     )
-    return dict(zip(indices, weights, strict=True))
+    completions = {i: [share * one for one in several] for i, several in zip(by_token, weights, strict=True)}
+    return {index: GroupWeights(sizes[index] / total if total else 0.0, completions.get(index, [])) for index in indices}
 
 
 def _group_weight(group: PromptGroup, config: TrainingConfig) -> float:
-    return config.offline_weight if group.source == "offline" and config.objective == "mbpo" else 1.0
+    return config.offline_weight if group.source == "offline" and config.use_online else 1.0
 
 
 def _chunk(stream: Sequence[int], number: int, count: int) -> Sequence[int]:

@@ -1,52 +1,125 @@
-"""Log-probs of a round's groups under the frozen reference, computed once before training."""
+"""What the frozen reference makes of a round's groups, computed once before training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from mbpo_core.models.policy import Policy
+from mbpo_core.models.scoring import group_argmax
+from mbpo_core.objectives.passes import SLIP, WRONG
 from mbpo_core.prefetch import ahead
 from mbpo_core.training.data import GroupSet
+from mbpo_core.training.looks import Look
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import World
 
 _FORWARD_GROUPS = 16
 
 
-def add_reference_logprobs(groups: GroupSet, indices: Sequence[int], reference: Scorer, world: World) -> None:
-    """Score groups under the reference and keep the result beside them.
+def read_slips(groups: GroupSet, indices: Sequence[int], reference: Policy, world: World) -> None:
+    """Read off what the reference would have said at each token of chosen under the rejected images, and keep it.
 
-    Every process scores its share; the shares are summed, so that every process knows all.
+    POVID's code asks the policy at every step; the reference is asked once, so that the log-probs of what it said can
+    be kept beside the pair. In the first steps both are the same model.
+
+    Source: POVID arXiv:2402.11411, stage 2; recipe 3.
+    """
+    if SLIP not in groups.entry("offline").passes:
+        return
+    order = list(indices)
+    lengths = [groups.lengths(index)[0] for index in order]
+    shared = Shared(order, lengths, world)
+    with ahead(_batches(groups, shared.mine), lambda part: groups.looks(part, [WRONG])[0]) as loaded:
+        for part, look in zip(_batches(groups, shared.mine), loaded, strict=True):
+            for index, (tokens,) in zip(part, group_argmax(reference, look.groups), strict=True):
+                shared.put(index, torch.tensor(tokens, dtype=torch.float64))
+    for index, values in shared.all():
+        groups.set_slips(index, values.round().long().tolist())
+
+
+def add_reference_logprobs(
+    groups: GroupSet, indices: Sequence[int], reference: Scorer, world: World, *, second: bool = False
+) -> None:
+    """Score groups under a reference and keep the result beside them.
 
     Args:
         groups: the round's groups; changed in place.
         indices: which of them; groups that are never trained on need no score.
-        reference: the base model, frozen.
+        reference: frozen.
         world: the processes that share the work.
+        second: whether it is the second reference, which sees pairs only.
     """
-    order = sorted(indices, key=lambda index: groups.bare(index).temperature)
-    ends = list(accumulate(sum(groups.lengths(index)) for index in order))
-    starts = dict(zip(order, [0, *ends], strict=False))
-    flat = torch.zeros(ends[-1] if ends else 0)
-    # Neighbours stay together: a process reads only the row groups of its own share.
-    mine = order[world.rank * len(order) // world.size : (world.rank + 1) * len(order) // world.size]
-    with ahead(_batches(groups, mine), lambda part: [groups[index] for index in part]) as loaded:
-        for part, ready in zip(_batches(groups, mine), loaded, strict=True):
+    bare = {index: groups.bare(index) for index in indices}
+    order = sorted(indices, key=lambda index: (bare[index].temperature, bare[index].source))
+    shared = Shared(order, [_tokens(groups, index) for index in order], world)
+    with ahead(_batches(groups, shared.mine), lambda part: _looks(groups, part)) as loaded:
+        for part, looks in zip(_batches(groups, shared.mine), loaded, strict=True):
             with torch.no_grad():
-                rows = iter(reference(ready, ready[0].temperature).cpu())
-            for index in part:
-                values = torch.cat([next(rows)[:length] for length in groups.lengths(index)])
-                flat[starts[index] : starts[index] + len(values)] = values
-    values = world.sum(flat)
-    for index in order:
-        groups.set_reference(index, values[starts[index] : starts[index] + sum(groups.lengths(index))].tolist())
+                scored = reference(looks, looks[0].groups[0].temperature)
+            rows = [iter(one.logprobs.cpu()) for one in scored]
+            for place, index in enumerate(part):
+                shared.put(index, torch.cat([_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]))
+    for index, values in shared.all():
+        groups.set_reference(index, values.tolist(), second=second)
+
+
+class Shared:
+    """Numbers of many groups, of which every process makes its share and in the end has all.
+
+    Neighbours stay together: a process reads only the row groups of its own share.
+
+    Args:
+        order: the groups.
+        lengths: numbers of each.
+        world: the processes.
+    """
+
+    def __init__(self, order: Sequence[int], lengths: Sequence[int], world: World) -> None:
+        ends = list(accumulate(lengths))
+        self._place = {index: slice(end - length, end) for index, end, length in zip(order, ends, lengths, strict=True)}
+        self._flat = torch.zeros(ends[-1] if ends else 0, dtype=torch.float64)
+        self._world = world
+        self.mine = order[world.rank * len(order) // world.size : (world.rank + 1) * len(order) // world.size]
+
+    def put(self, index: int, values: Tensor) -> None:
+        """Keep a group's numbers."""
+        self._flat[self._place[index]] = values.double()
+
+    def all(self) -> Iterator[tuple[int, Tensor]]:
+        """Every group's numbers; a collective operation."""
+        whole = self._world.sum(self._flat)
+        return ((index, whole[place]) for index, place in self._place.items())
+
+
+def _tokens(groups: GroupSet, index: int) -> int:
+    lengths, bare = groups.lengths(index), groups.bare(index)
+    if bare.source == "online":
+        return sum(lengths)
+    return sum(lengths[one.side == "rejected"] for one in groups.entry("offline").scored)
+
+
+def _looks(groups: GroupSet, part: Sequence[int]) -> list[Look]:
+    return groups.looks(part, groups.entry(groups.bare(part[0]).source).scored)
+
+
+def _values(look: Look, place: int, rows: Iterator[Tensor]) -> Tensor:
+    """A group's numbers of one look, completion after completion."""
+    return torch.cat([next(rows)[: len(tokens)] for tokens in look.groups[place].completions])
 
 
 def _batches(groups: GroupSet, indices: Sequence[int]) -> Iterator[list[int]]:
-    """Groups of one temperature that are scored together."""
-    for _, same in groupby(indices, key=lambda index: groups.bare(index).temperature):
+    """Groups of one source and temperature that are scored together."""
+
+    def kind(index: int) -> Any:
+        bare = groups.bare(index)
+        return bare.temperature, bare.source
+
+    for _, same in groupby(indices, key=kind):
         share = list(same)
         for start in range(0, len(share), _FORWARD_GROUPS):
             yield share[start : start + _FORWARD_GROUPS]

@@ -14,7 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mbpo_core.config import TrainingConfig
+from mbpo_core.errors import DataError
 from mbpo_core.stage import Row
+
+_PARTS = {"rejected": "rejected response", "rejected_images": "rejected image"}
 
 GROUP_ROWS = 32  # rows of a row group in a job's Parquet: what is read to show one prompt
 
@@ -104,6 +108,72 @@ class ParquetTable:
         if self._last[0] != key:
             self._last = (key, self._file.read_row_group(group, columns=list(columns)).to_pylist())
         return self._last[1]
+
+
+@dataclass(frozen=True)
+class WithImages:
+    """Pairs whose rejected images come from another table: negatives that were made for them.
+
+    Attributes:
+        pairs: those that have such a negative.
+        negatives: their negatives, row for row.
+    """
+
+    pairs: Table
+    negatives: Table
+
+    def count(self) -> int:
+        return self.pairs.count()
+
+    def rows(self, *, columns: Sequence[str]) -> Iterator[Row]:
+        mine, theirs = self._split(columns)
+        made = self.negatives.rows(columns=theirs)
+        for row, negative in zip(self.pairs.rows(columns=mine), made, strict=True):
+            yield self._joined(row, negative, columns)
+
+    def slice(self, start: int, stop: int, *, columns: Sequence[str]) -> list[Row]:
+        mine, theirs = self._split(columns)
+        rows = zip(
+            self.pairs.slice(start, stop, columns=mine), self.negatives.slice(start, stop, columns=theirs), strict=True
+        )
+        return [self._joined(row, negative, columns) for row, negative in rows]
+
+    @staticmethod
+    def _split(columns: Sequence[str]) -> tuple[list[str], list[str]]:
+        theirs = [name for name in columns if name == "rejected_images"]
+        return ["sample_id", *(name for name in columns if name not in (*theirs, "sample_id"))], ["sample_id", *theirs]
+
+    @staticmethod
+    def _joined(row: Row, negative: Row, columns: Sequence[str]) -> Row:
+        if row["sample_id"] != negative["sample_id"]:
+            raise DataError(
+                f"pair {row['sample_id']} meets the rejected image of {negative['sample_id']}",
+                where="training, pairs and negatives",
+                expected="negatives that were made for these pairs, in their order",
+                remedy="Run the negatives of the images again.",
+            )
+        whole = row | negative
+        return {name: whole[name] for name in columns}
+
+
+def join_images(pairs: Table, negatives: Table) -> WithImages:
+    """Pairs with the rejected images that were made for them; pairs without any are left out."""
+    made = [row["sample_id"] for row in negatives.rows(columns=("sample_id",))]
+    wanted = set(made)
+    ids = (row["sample_id"] for row in pairs.rows(columns=("sample_id",)))
+    places = np.array([place for place, name in enumerate(ids) if name in wanted], dtype=np.int64)
+    return WithImages(Picked(pairs, places), negatives)
+
+
+def missing_parts(pairs: Table, config: TrainingConfig) -> dict[int, str]:
+    """Pairs that lack what the objective looks at, by row number: "rejected response" or "rejected image"."""
+    entry = config.pair_passes
+    needs = entry.needs if entry is not None else ""
+    missing: dict[int, str] = {}
+    columns = [name for name, part in _PARTS.items() if part in needs]
+    for place, row in enumerate(pairs.rows(columns=columns) if columns else ()):
+        missing.update({place: _PARTS[name] for name in columns if not row[name]})
+    return missing
 
 
 def write_table(path: Path, table: Table, schema: Any) -> None:

@@ -1,16 +1,29 @@
-"""The module that DeepSpeed trains: groups in, log-probs out."""
+"""The module that DeepSpeed trains: looks at groups in, log-probs out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.models.scoring import group_scores
+from mbpo_core.training.looks import Look
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model makes of one look; B completions over all its groups, in order.
+
+    Attributes:
+        logprobs: (B, T) float32, nats, zero after a completion's end.
+        divergences: (B, T) KL(reference || policy) at each token's place, nats; None where nobody asked.
+    """
+
+    logprobs: Tensor
+    divergences: Tensor | None = None
 
 
 class Scorer(torch.nn.Module):
@@ -18,40 +31,53 @@ class Scorer(torch.nn.Module):
 
     The engine hooks into the forward and backward pass of the module it was given; a scoring function that
     reached around it into the model would bypass them.
+
+    Args:
+        policy: scores.
+        reference: a frozen model that divergences are measured from; None where nobody asks for them.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, reference: Policy | None = None) -> None:
         super().__init__()
         self.model = policy.model
-        self._policy = policy
+        self._policy, self._reference = policy, reference
 
-    def forward(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> Tensor:
-        """Log-probs of all completions of the groups, in order.
+    def forward(self, looks: Sequence[Look], temperature: float = 1.0) -> list[Scored]:
+        """Log-probs of all completions of the groups of each look.
 
         Sampled answers to a closed question are mostly alike: each distinct completion of a group goes
         through the model once, and its log-probs (and gradients) are shared.
 
         Args:
-            groups: with their prompts.
+            looks: at groups with their prompts.
             temperature: what logits are divided by.
-
-        Returns:
-            (B, T) float32, nats, zero after a completion's end; B completions over all groups.
         """
-        distinct = [list(dict.fromkeys(map(tuple, group.completions))) for group in groups]
+        return [self._score(look, temperature) for look in looks]
+
+    def _score(self, look: Look, temperature: float) -> Scored:
+        distinct = [group.distinct() for group in look.groups]
         slim = [
-            replace(group, completions=[list(tokens) for tokens in unique])
-            for group, unique in zip(groups, distinct, strict=True)
+            replace(group, completions=[list(read) for read, _ in one], targets=[list(target) for _, target in one])
+            for group, one in zip(look.groups, distinct, strict=True)
         ]
-        scored = group_logprobs(
-            self._policy, slim, temperature=temperature, grad=torch.is_grad_enabled(), rows=sum(map(len, distinct))
+        # Divergences are asked for of the clean view alone; see `objectives.table.DIVERGENCES`.
+        reference = self._reference if look.passes[0].view == "clean" else None
+        scores = group_scores(
+            self._policy,
+            slim,
+            blind=look.blind,
+            temperature=temperature,
+            grad=look.grad and torch.is_grad_enabled(),
+            rows=sum(map(len, distinct)),
+            reference=reference,
         )
         rows = [
-            logprobs[unique.index(tuple(tokens))]
-            for group, unique, logprobs in zip(groups, distinct, scored, strict=True)
-            for tokens in group.completions
+            several[one.index(pair)]
+            for group, one, several in zip(look.groups, distinct, scores, strict=True)
+            for pair in group.pairs()
         ]
-        return pad(rows)
+        divergences = [row.divergences for row in rows if row.divergences is not None]
+        return Scored(pad([row.logprobs for row in rows]), pad(divergences) if divergences else None)
 
 
 def pad(rows: Sequence[Tensor]) -> Tensor:

@@ -8,15 +8,16 @@ from mbpo_core.config import TrainingConfig
 from mbpo_core.stage import Reader, StageContext
 from mbpo_core.training.job import Job, JobRows
 from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
-from mbpo_core.training.rows import ListTable, Picked
+from mbpo_core.training.rows import ListTable, Picked, Table, join_images
 
 
 def run(context: StageContext) -> None:
     """One round of training.
 
-    Inputs: `pairs`; `rollouts` (left out for baselines and without use_online); `previous`, the training
-    artifact of the round before, whose optimizer state goes on. Policies: `policy` starts the round,
-    `reference` is the frozen base.
+    Inputs: `pairs`, dealt out over the rounds, or `pairs/<round>`, mined for this round alone; `negatives`, whose
+    images take the place of the pairs' own rejected ones; `rollouts` (left out without use_online); `previous`, the
+    training artifact of the round before, whose optimizer state goes on. Policies: `policy` starts the round,
+    `reference` is the frozen base, `second_reference` another one that some objectives have.
 
     Writes: one `TrainingStep` a step, `checkpoint/` (a model folder), `state/` (optimizer state for the next
     round, no part of the content), `summary.json`.
@@ -46,6 +47,7 @@ def run(context: StageContext) -> None:
 
 def _job(context: StageContext) -> Job:
     policy, reference = context.policies["policy"], context.policies["reference"]
+    second = context.policies.get("second_reference")
     previous = context.inputs.get("previous")
     return Job(
         config=context.config,
@@ -54,6 +56,8 @@ def _job(context: StageContext) -> Job:
         policy_digest=policy.digest,
         reference=str(context.open_policy(reference)),
         reference_digest=reference.digest,
+        second_reference=str(context.open_policy(second)) if second else "",
+        second_reference_digest=second.digest if second else "",
         previous=str(previous.folder("state")) if previous else "",
         seed=context.seed,
         round_index=context.round_index,
@@ -63,19 +67,28 @@ def _job(context: StageContext) -> Job:
 
 
 def _rows(context: StageContext) -> JobRows:
-    """The round's share of the pairs, and its rollouts; read where they lie."""
     config: TrainingConfig = context.config
-    rows = JobRows()
-    if wants_offline(config):
-        pairs = context.inputs["pairs"]
-        dealt = np.array(deal_pairs(pairs.count(), context.seed, context.round_index, context.rounds), dtype=np.int64)
-        places = np.sort(dealt)
-        rows = JobRows(Picked(pairs, places), ListTable(), np.searchsorted(places, dealt).tolist())
+    rows = _pairs(context) if wants_offline(config) else JobRows()
     if wants_online(config):
         rollouts = context.inputs["rollouts"]
         _warn_of_stale_rollouts(context, rollouts)
         rows = JobRows(rows.pairs, rollouts, rows.dealt)
     return rows
+
+
+def _pairs(context: StageContext) -> JobRows:
+    """The round's share of the pairs, with the rejected images that were made for them."""
+    own = context.inputs.get(f"pairs/{context.round_index}")
+    pairs: Table = own or context.inputs["pairs"]
+    if "negatives" in context.inputs and context.config.wants_rejected_images:
+        whole = pairs.count()
+        pairs = join_images(pairs, context.inputs["negatives"])
+        if (missing := whole - pairs.count()) > 0:
+            context.progress.log(f"left out: {missing} of {whole} pairs, for which no rejected image could be made")
+    rounds = (0, 1) if own else (context.round_index, context.rounds)
+    dealt = np.array(deal_pairs(pairs.count(), context.seed, *rounds), dtype=np.int64)
+    places = np.sort(dealt)
+    return JobRows(Picked(pairs, places), ListTable(), np.searchsorted(places, dealt).tolist())
 
 
 def _warn_of_stale_rollouts(context: StageContext, rollouts: Reader) -> None:

@@ -14,14 +14,16 @@ from mbpo_core.training.checkpoint import TrainState, latest_checkpoint, restore
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job
-from mbpo_core.training.losses import FIGURES, MicroBatch, collate, micro_loss
+from mbpo_core.training.losses import FIGURES, micro_loss
 from mbpo_core.training.metrics import Clock, refuse_infinite, step_row
-from mbpo_core.training.plan import Batch, batch_weights, micro_batches
+from mbpo_core.training.micro import MicroBatch, collate
+from mbpo_core.training.plan import Batch, GroupWeights, batch_weights, micro_batches
 from mbpo_core.training.schedule import learning_rate
+from mbpo_core.training.statistics import Statistics, reference_gains, reward_shift
 from mbpo_core.training.stop import StopRule
 
 Part = Sequence[tuple[int, bool]]  # see plan.micro_batches
-Weights = Mapping[int, list[float]]  # see plan.batch_weights
+Weights = Mapping[int, GroupWeights]  # see plan.batch_weights
 
 
 class Steps:
@@ -50,6 +52,7 @@ class Steps:
         self._groups, self._batches, self._progress = groups, batches, progress
         self._stop = StopRule(job.config.stop_drop, job.config.stop_window)
         self._stop.replay(row.chosen_drift for row in state.rows)
+        self._gains = reference_gains(groups, sorted({index for batch in batches for index in batch.offline}))
 
     def run(self) -> None:
         """All remaining batches, or those up to the stop rule.
@@ -81,15 +84,16 @@ class Steps:
         kept: list[tuple[MicroBatch, Tensor]] = []
         for inner in range(self._config.inner_steps):
             clock = Clock()
+            statistics = Statistics(reward_shift(self.state.rows), *self._gains)
             figures = dict.fromkeys(FIGURES, 0.0)
             fresh = ((micro.to(self._engine.world.device), None) for micro in islice(micros, len(self._cut(batch))))
             for micro, recorded in kept if inner else fresh:
-                logprobs = self._engine.score(micro.groups, micro.temperature)
-                loss, sums = micro_loss(micro, logprobs, self._config, recorded)
+                scored = self._engine.score(micro.looks, micro.temperature)
+                loss, sums = micro_loss(micro, scored, self._config, recorded, statistics)
                 self._engine.backward(loss)
                 figures = {name: value + sums[name] for name, value in figures.items()}
                 if not inner and self._config.inner_steps > 1:
-                    kept.append((micro, logprobs.detach()))
+                    kept.append((micro, scored[0].logprobs.detach()))
             yield self._update(batch, figures, clock)
 
     def _update(self, batch: Batch, figures: dict[str, float], clock: Clock) -> TrainingStep:

@@ -151,7 +151,8 @@ def fit(context: StageContext) -> None:
 
 def _step(index: int, round_index: int) -> dict[str, Any]:
     absent = ("offline_loss", "online_loss", "reward", "chosen_logprob", "rejected_logprob", "chosen_drift")
-    counts = ("groups_offline", "groups_online", "groups_zero_variance", "tokens")
+    absent += ("chosen_reward", "rejected_reward", "wrong_image_reward")
+    counts = ("groups_offline", "groups_online", "groups_zero_variance", "tokens", "positions")
     return {
         "step": index,
         "round_index": round_index,

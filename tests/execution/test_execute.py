@@ -25,7 +25,7 @@ def test_rows_come_back_in_order_and_exact(store: Store) -> None:
     assert list(reader.rows(columns=["sample_id"])) == [{"sample_id": f"s{i:03d}"} for i in range(10)]
     first = reader.slice(0, 1)[0]
     expected = sample(0, 40, 3)
-    assert first == expected | {"answer_form": "free", "choices": [], "meta": '{"t": 0}'}
+    assert first == expected | {"answer_form": "free", "choices": [], "rejected": None, "meta": '{"t": 0}'}
     assert [row["sample_id"] for row in reader.slice(3, 6)] == ["s003", "s004", "s005"], "over the edge of a part"
     assert reader.slice(8, 99, columns=["source"]) == [{"source": "fake"}] * 2
 

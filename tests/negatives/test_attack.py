@@ -134,6 +134,45 @@ def test_several_images_a_sample_have_their_own_balls(demo_policy: Policy, items
     assert sizes.tolist() == pytest.approx([1.0, 1.0], rel=0.05)
 
 
+def _regions(items: list[Item]) -> list[Item]:
+    """The items, each with a rectangle of its own that may change."""
+    bounded = []
+    for place, item in enumerate(items):
+        region = torch.zeros(len(item.images), 1, *item.images.shape[-2:], dtype=torch.bool)
+        region[..., 3 + place : 24 + place, 8:30] = True
+        bounded.append(replace(item, region=region))
+    return bounded
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_pixels_outside_the_region_stay_as_they_are(demo_policy: Policy, items: list[Item], name: str) -> None:
+    settings = NegativesConfig(**SETTINGS[name])
+    bounded = _regions(items)
+    results = attack(demo_policy, bounded, settings)
+    for item, result in zip(bounded, results, strict=True):
+        assert item.region is not None
+        outside = ~item.region.expand_as(item.images)
+        assert torch.equal(result.saved[outside], item.images[outside])
+        assert torch.equal(result.unrounded[outside], (item.images / 255)[outside])
+        delta = (result.saved.double() - item.images.double()).flatten() / 255
+        size = delta.abs().max() if settings.norm == "linf" else delta.norm()
+        assert 0.5 * settings.epsilon < size <= settings.epsilon * (1 + 1e-5), "the ball is used up inside"
+    assert (_saved(demo_policy, bounded, results) < _clean(demo_policy, bounded)).all()
+
+
+@pytest.mark.parametrize("name", ["linf", "l2_momentum", "l2"])
+def test_a_region_of_everything_is_none_and_of_nothing_forbids_all(
+    demo_policy: Policy, items: list[Item], name: str
+) -> None:
+    settings = NegativesConfig(**{**SETTINGS[name], "steps": 2})
+    plain = attack(demo_policy, items[:3], settings)
+    for everything, expected in ((True, plain), (False, None)):
+        fill = [torch.full((1, 1, *item.images.shape[-2:]), everything) for item in items[:3]]
+        bounded = [replace(item, region=region) for item, region in zip(items[:3], fill, strict=True)]
+        for place, result in enumerate(attack(demo_policy, bounded, settings)):
+            assert torch.equal(result.saved, items[place].images if expected is None else expected[place].saved)
+
+
 def test_gradient_agrees_with_finite_differences(tmp_path: Path) -> None:
     policy = load_policy(save_tiny(tmp_path), PolicyConfig(device="cpu"))
     policy.model.double()

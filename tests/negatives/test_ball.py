@@ -60,3 +60,18 @@ def test_start_is_random_whole_and_inside(norm: str) -> None:
     assert 0 < ball.sizes(first).min() <= ball.sizes(first).max() <= 30.5
     if norm == "linf":
         assert (first.min(), first.max()) == (-30, 30)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_start_stays_in_its_region_and_fills_the_ball_there(norm: str) -> None:
+    ball = Ball(norm, 30.5)  # type: ignore[arg-type]
+    region = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    region[:2, :, 2:5, 1:7] = True
+    starts = [ball.start(SHAPE, torch.Generator().manual_seed(seed), region) for seed in range(20)]
+    for start in starts:
+        assert not start[~region.expand(SHAPE)].any()
+        assert torch.equal(start, start.round())
+    sizes = torch.stack([ball.sizes(start) for start in starts])
+    assert (sizes[:, :2] > 20).all(), "most of a ball of many dimensions is near its surface"
+    assert sizes.max() <= 30.5
+    assert not sizes[:, 2].any(), "no pixel of the third image may change"

@@ -8,15 +8,18 @@ import torch
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import image_logprobs
-from mbpo_core.negatives.baselines import alpha_bars
-from mbpo_core.negatives.items import Item
-from mbpo_core.negatives.perturb import METHODS, describe, perturb
+from mbpo_core.negatives.attack import attack
+from mbpo_core.negatives.baselines import alpha_bars, diffusion_noise, sign_noise
+from mbpo_core.negatives.items import Item, Perturbed
+from mbpo_core.records import Sample
+from tests.negatives.making import make
 
 
-def test_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]) -> None:
+def test_noise_has_the_norm_of_the_attack(items: list[Item]) -> None:
     for epsilon, whole in ((8 / 255, 8), (0.0255, 6)):
-        results = perturb(demo_policy, items, NegativesConfig(method="noise", epsilon=epsilon))
-        for item, result in zip(items, results, strict=True):
+        settings = NegativesConfig(method="noise", epsilon=epsilon)
+        for item in items:
+            result = sign_noise(item, settings)
             delta = result.saved.int() - item.images.int()
             unclipped = (item.images > whole) & (item.images < 255 - whole)
             assert set(delta[unclipped].abs().tolist()) == {whole}
@@ -24,9 +27,10 @@ def test_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]
             assert abs(delta[unclipped].float().mean()) < 1
 
 
-def test_l2_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[Item]) -> None:
+def test_l2_noise_has_the_norm_of_the_attack(items: list[Item]) -> None:
     settings = NegativesConfig(method="noise", norm="l2", epsilon=1.5)
-    for item, result in zip(items, perturb(demo_policy, items, settings), strict=True):
+    for item in items:
+        result = sign_noise(item, settings)
         inner = (item.images > 10) & (item.images < 245)
         share = inner.float().mean().sqrt()
         before = (result.unrounded - item.images / 255)[inner].norm()
@@ -35,14 +39,16 @@ def test_l2_noise_has_the_norm_of_the_attack(demo_policy: Policy, items: list[It
 
 
 def test_noise_hurts_less_than_the_attack(demo_policy: Policy, items: list[Item]) -> None:
-    def score(method: str) -> float:
-        results = perturb(demo_policy, items, NegativesConfig(method=method, steps=5))
+    settings = NegativesConfig(steps=5)
+
+    def score(results: list[Perturbed]) -> float:
         images = [result.saved / 255 for result in results]
         prompts, chosen = [item.prompt for item in items], [item.chosen for item in items]
         with torch.no_grad():
             return float(image_logprobs(demo_policy, prompts, chosen, images).means.mean())
 
-    assert score("adversarial") < score("noise") - 0.5
+    noisy = [sign_noise(item, settings) for item in items]
+    assert score(attack(demo_policy, items, settings)) < score(noisy) - 0.5
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_diffusion_schedule(step: int, signal: float, noise: float) -> None:
 
 def test_diffusion_noise_is_added_to_normalised_pixels(demo_policy: Policy, items: list[Item]) -> None:
     step = 300
-    results = perturb(demo_policy, items, NegativesConfig(method="diffusion", diffusion_step=step))
+    results = [diffusion_noise(demo_policy, item, step) for item in items]
     normalise = demo_policy.family.normalise
     abar = float(alpha_bars()[step])
     residuals = []
@@ -80,20 +86,21 @@ def test_diffusion_noise_is_added_to_normalised_pixels(demo_policy: Policy, item
     assert min(residuals) > 0.5
 
 
-def test_blank_is_the_mean_colour(demo_policy: Policy, items: list[Item]) -> None:
-    for result in perturb(demo_policy, items, NegativesConfig(method="blank")):
-        saved = result.saved
+def test_blank_is_the_mean_colour(demo_policy: Policy, offline_samples: list[Sample]) -> None:
+    for _, made in make(demo_policy, offline_samples[:8], method="blank"):
+        assert made.perturbed is not None
+        saved = made.perturbed.saved
         assert saved[0, :, 0, 0].tolist() == [123, 117, 104]  # 255 * CLIP mean, rounded
         assert torch.equal(saved, saved[:, :, :1, :1].expand_as(saved))
         assert demo_policy.family.normalise(saved / 255).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_equal_seeds_equal_images(demo_policy: Policy, items: list[Item], method: str) -> None:
-    settings = NegativesConfig(method=method, steps=1)
-    first, second = (perturb(demo_policy, items[:3], settings) for _ in range(2))
-    assert all(torch.equal(a.saved, b.saved) for a, b in zip(first, second, strict=True))
-    described = describe(items[0], settings, first[0])
-    assert described["method"] == method
-    assert described["seed"] == items[0].seed
-    assert ("epsilon" in described) == (method in ("adversarial", "noise"))
+@pytest.mark.parametrize("method", ["adversarial", "noise", "diffusion", "blank"])
+def test_equal_seeds_equal_images(demo_policy: Policy, offline_samples: list[Sample], method: str) -> None:
+    first, second = (make(demo_policy, offline_samples[:3], method=method, steps=1) for _ in range(2))
+    for (known, one), (_, other) in zip(first, second, strict=True):
+        assert one.perturbed is not None
+        assert other.perturbed is not None
+        assert torch.equal(one.perturbed.saved, other.perturbed.saved)
+        assert all(torch.equal(a, b) for a, b in zip(one.pictures, one.perturbed.saved, strict=True))
+        assert not torch.equal(one.perturbed.saved, known.task.images)

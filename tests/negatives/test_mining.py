@@ -17,18 +17,20 @@ from mbpo_core.models.images import open_image, png_bytes
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.negatives import asking
+from mbpo_core.negatives.bench import Bench
 from mbpo_core.negatives.filters import agrees
 from mbpo_core.negatives.mining import Miner
 from mbpo_core.negatives.summary import summarize
 from mbpo_core.negatives.tasks import open_tasks
 from mbpo_core.records import Dropped, Image, Negative, Sample
+from mbpo_core.seeds import derive_seed
 
 SETTINGS = NegativesConfig(epsilon=16 / 255, step_size=4 / 255, steps=10, max_new_tokens=24)
 
 
 def _mine(policy: Policy, samples: list[Sample], **changes: Any) -> tuple[list[Negative], list[Dropped]]:
     window = changes.pop("window", len(samples))
-    miner = Miner(policy, SETTINGS.model_copy(update=changes), seed=0)
+    miner = Miner(Bench(policy, SETTINGS.model_copy(update=changes), seed=0))
     negatives: list[Negative] = []
     dropped: list[Dropped] = []
     for start in range(0, len(samples), window):
@@ -245,4 +247,10 @@ def test_baselines_go_the_same_way(demo_policy: Policy, offline_samples: list[Sa
     assert len(negatives) + len(dropped) == 8
     assert {row.kind for row in negatives} <= {method}
     for row in negatives:
+        attack = json.loads(row.attack)
+        assert attack["method"] == method
+        assert attack["seed"] == derive_seed(0, "negatives", row.sample_id)
+        assert ("epsilon" in attack) == (method == "noise")
+        assert ("diffusion_step" in attack) == (method == "diffusion")
+        assert (row.masks, row.keywords, row.detector) == ([], [], "")
         assert row.epsilon == (pytest.approx(16 / 255) if method == "noise" else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,8 +16,10 @@ from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import image_logprobs
 from mbpo_core.negatives.attack import attack
+from mbpo_core.negatives.ball import Ball
 from mbpo_core.negatives.batching import by_length
 from mbpo_core.negatives.items import Item, Perturbed
+from mbpo_core.negatives.slots import Slot
 
 SETTINGS = NegativesConfig(epsilon=8 / 255, step_size=2 / 255, steps=5, batch_size=3)
 
@@ -65,6 +67,26 @@ def test_one_slot_is_the_plain_loop_to_the_bit(demo_policy: Policy, items: list[
     results = attack(demo_policy, items[:4], SETTINGS.model_copy(update={"batch_size": 1}))
     for item, result in zip(items, results, strict=False):
         assert torch.equal(result.saved, plain_pgd(demo_policy, item, 8, 2, 5))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_no_step_of_a_slot_leaves_its_region(items: list[Item], norm: Literal["linf", "l2"], momentum: float) -> None:
+    region = torch.zeros(1, 1, 48, 48, dtype=torch.bool)
+    region[..., 5:20, 11:40] = True
+    item, outside = replace(items[0], region=region), ~region.expand(1, 3, 48, 48)
+    ball = Ball(norm, 8.0 if norm == "linf" else 300.3)
+    slot = Slot.enter(0, item, ball, SETTINGS, torch.device("cpu"))
+    clean, generator = item.images.float(), torch.Generator().manual_seed(0)
+    for _ in range(4):
+        for image in (slot.current, slot.rounded()):
+            assert torch.equal(image[outside], clean[outside])
+            assert not torch.equal(image, clean)
+        before = slot.current
+        slot.move(torch.randn(clean.shape, generator=generator), 2.0 if norm == "linf" else 50.0, momentum)
+        if norm == "l2" and momentum == 0:
+            # The step has its whole length inside, up to the ball and the pixel range.
+            assert float((slot.current - before).norm()) == pytest.approx(50.0, rel=0.25)
 
 
 def test_many_slots_reach_what_the_plain_loop_reaches(demo_policy: Policy, items: list[Item]) -> None:

@@ -56,7 +56,7 @@ def other(answer: str) -> str:
 def negatives(offline_samples: list[Sample]) -> list[Negative]:
     """22 usable rows, one without a rejected response, one whose picture is broken."""
     rows = [negative(sample, other(sample.answer)) for sample in offline_samples]
-    rows[5] = rows[5].model_copy(update={"rejected": None})
+    rows[5] = rows[5].model_copy(update={"rejected": None, "rejected_images": []})
     rows[9] = rows[9].model_copy(update={"images": [Image(bytes=b"no picture")]})
     return rows
 
@@ -315,7 +315,7 @@ def test_nothing_left_is_an_error_with_the_reasons(
 ) -> None:
     with pytest.raises(DataError, match=r"no row is left of 24: low_gain \d+"):
         build(store, given, reference, min_gain=100.0, batch_size=8)
-    mute = commit_rows(store, "negatives", [negative(offline_samples[0], None)], seed=1)
+    mute = commit_rows(store, "negatives", [negative(offline_samples[0], None, rejected_images=[])], seed=1)
     with pytest.raises(DataError, match="no row is left of 1: no_rejected 1"):
         build(store, mute, reference, max_dropped_share=1.0)
 
@@ -373,3 +373,20 @@ def test_working_ahead_changes_no_bit(
     fresh = Store(tmp_path)
     alone = build(fresh, commit_rows(fresh, "negatives", negatives), reference, batch_size=8)
     assert alone.ref.content == built.ref.content
+
+
+def test_where_only_the_image_is_dispreferred_the_filters_on_the_response_say_nothing(
+    tmp_path: Path, reference: PolicyRef, negatives: list[Negative]
+) -> None:
+    both = negatives[0]
+    alone = both.model_copy(update={"sample_id": "alone", "rejected": None})
+    store = Store(tmp_path)
+    given = commit_rows(store, "negatives", [both, alone])
+    built = build(store, given, reference, min_gain=0.0, select="all", text_leaning=True, plausible=True)
+    rows = {row["sample_id"]: row for row in built.rows("scored")}
+    pair, single = rows[both.sample_id], rows["alone"]
+    assert single["rejected"] == [] and single["token_gains_rejected"] == []
+    assert single["gain_rejected"] is single["logprob_rejected"] is single["blind_logprob_rejected"] is None
+    assert single["gain_chosen"] == pytest.approx(pair["gain_chosen"], abs=1e-4)
+    assert single["rejected_images"] == pair["rejected_images"]
+    assert "alone" in {row["sample_id"] for row in built.rows()}

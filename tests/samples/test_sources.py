@@ -183,3 +183,36 @@ def test_the_listing_follows_the_source(tmp_path: Path) -> None:
     (tmp_path / "hub" / ".cache").write_bytes(b"")
     assert listed(**as_hub_folder(tmp_path / "hub")) == []
     assert STAGES["samples"].external(SamplesConfig()) == {}
+
+
+def test_rejected_responses_come_along(tmp_path: Path) -> None:
+    """Rows as RLHF-V's: question, chosen, rejected, image; some without a rejected response."""
+    (tmp_path / "a.png").write_bytes(encoded(picture()))
+    asked = {"image": "a.png", "question": "What is shown?", "chosen": "A red plate.", "options": None}
+    letters = {"image": "a.png", "question": "Which?", "chosen": "red", "options": ["red", "blue", "green"]}
+    rows: list[dict[str, Any]] = [
+        asked | {"rejected": " A red plate and a spoon. "},
+        asked | {"rejected": "The red plate."},
+        asked | {"rejected": None},
+        asked | {"rejected": "a RED plate"},
+        letters | {"rejected": "blue"},
+        letters | {"rejected": "C"},
+        letters | {"rejected": "It is blue."},
+        letters | {"rejected": "A"},
+    ]
+    settings = {"answer_column": "chosen", "choices_column": "options", "rejected_column": "rejected"}
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    reader = import_samples(tmp_path / "store", source="jsonl", path=str(path), **settings)
+    assert [(row["answer"], row["rejected"]) for row in reader.rows()] == [
+        ("A red plate.", "A red plate and a spoon."),
+        ("A red plate.", "The red plate."),
+        ("A red plate.", None),
+        ("A", "B"),
+        ("A", "C"),
+        ("A", "It is blue."),
+    ]
+    assert reader.manifest.dropped == {"same_answer": 2}
+    assert len(set(ids(reader))) == 6, "rows that differ in the rejected response alone are different rows"
+    plain = {key: value for key, value in settings.items() if key != "rejected_column"}
+    without = import_samples(tmp_path / "store", source="jsonl", path=str(path), **plain)
+    assert [row["rejected"] for row in without.rows()] == [None, None]

@@ -49,6 +49,9 @@ BAD_ROWS: list[tuple[dict[str, Any], str, str]] = [
     ({"kind": "numeric"}, "answer_not_in_form", "no number in the text"),
     ({"kind": "yes_no", "answer": "maybe"}, "answer_not_in_form", "says neither yes nor no"),
     ({"id": "good"}, "duplicate_id", "an earlier row has the id 'good'"),
+    ({"bad": " YES."}, "same_answer", "bad 'YES.' says what answer says"),
+    ({"bad": " "}, "missing_value", "bad is blank"),
+    ({"bad": ["no"]}, "missing_value", "bad is a list"),
 ]
 
 
@@ -67,13 +70,14 @@ def settings(path: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_every_bad_row_is_kept_aside_with_its_reason(folder: Path, tmp_path: Path) -> None:
-    rows: list[Any] = [GOOD | {"kind": None, "options": None, "split": None, "meta": None}]
+    rows: list[Any] = [GOOD | {"kind": None, "options": None, "split": None, "meta": None, "bad": "no"}]
     rows += [
         {"id": f"bad-{i}"} | {k: v for k, v in GOOD.items() if k != "id"} | change
         for i, (change, _, _) in enumerate(BAD_ROWS)
     ]
     rows += ['{"id": "cut', "[1, 2]", {k: v for k, v in GOOD.items() if k != "id"}]
-    columns = {"kind_column": "kind", "choices_column": "options", "split_column": "split", "max_pixels": 50}
+    columns = {"kind_column": "kind", "choices_column": "options", "split_column": "split", "rejected_column": "bad"}
+    columns |= {"max_pixels": 50}
     reader = import_samples(tmp_path / "store", **settings(write_lines(folder / "rows.jsonl", rows), **columns))
     assert [row["sample_id"] for row in reader.rows()] == ["good"]
     letters = list(reader.rows("dropped"))
@@ -83,7 +87,7 @@ def test_every_bad_row_is_kept_aside_with_its_reason(folder: Path, tmp_path: Pat
         assert letter["detail"].startswith(f"row {number}: ")
         assert detail in letter["detail"]
         assert letter["stage"] == "samples"
-    assert [letter["sample_id"] for letter in letters[-3:]] == ["row-21", "row-22", "row-23"]
+    assert [letter["sample_id"] for letter in letters[-3:]] == ["row-24", "row-25", "row-26"]
     assert json.loads(letters[0]["row"])["answer"] == "yes"
     assert set(reader.manifest.dropped) == set(STAGES["samples"].reasons)
 

@@ -26,22 +26,29 @@ def conversation(question: str) -> list[Row]:
     return [{"role": "user", "content": content}]
 
 
-def pair_rows(samples: list[Sample], count: int) -> list[Row]:
-    """Each sample's answer against the answer of the next sample that has another."""
+def pair_rows(samples: list[Sample], count: int, *, rejected_images: bool = False) -> list[Row]:
+    """Each sample's answer against the answer of the next sample that has another; if asked, with its picture too."""
     rows = []
     for index, sample in enumerate(samples[:count]):
-        others = (samples[(index + shift) % len(samples)].answer for shift in range(1, len(samples)))
-        wrong = next(answer for answer in others if answer != sample.answer)
-        rows.append(
-            {
-                "sample_id": sample.sample_id,
-                "images": [sample.images[0].model_dump()],
-                "prompt": conversation(sample.question),
-                "chosen": [_answer(sample.answer)],
-                "rejected": [_answer(wrong)],
-            }
-        )
+        others = (samples[(index + shift) % len(samples)] for shift in range(1, len(samples)))
+        other = next(one for one in others if one.answer != sample.answer)
+        rows.append(pair_row(sample, rejected=other.answer, rejected_image=other if rejected_images else None))
     return rows
+
+
+def pair_row(sample: Sample, *, rejected: str, rejected_image: Sample | None = None, chosen: str = "") -> Row:
+    """A pair on a sample, its rejected image being another sample's picture."""
+    row: Row = {
+        "sample_id": sample.sample_id,
+        "images": [sample.images[0].model_dump()],
+        "prompt": conversation(sample.question),
+        "chosen": [_answer(chosen or sample.answer)],
+        "rejected": [_answer(rejected)],
+    }
+    if rejected_image is not None:
+        assert rejected_image.images[0].bytes != sample.images[0].bytes
+        row["rejected_images"] = [rejected_image.images[0].model_dump()]
+    return row
 
 
 def rollout_rows(policy: Policy, samples: list[Sample], count: int, *, size: int = 4, flat: int = 0) -> list[Row]:
@@ -71,7 +78,10 @@ def rollout_rows(policy: Policy, samples: list[Sample], count: int, *, size: int
 
 
 def job(work: Path, *, rounds: int = 1, round_index: int = 0, **settings: Any) -> Job:
-    """A small job on the demo checkpoint; settings override the training section."""
+    """A small job on the demo checkpoint; settings override the training section.
+
+    A second reference is scored where `second_reference` names a folder.
+    """
     defaults: dict[str, Any] = {
         "learning_rate": 1e-4,
         "pairs_per_step": 2,
@@ -88,6 +98,8 @@ def job(work: Path, *, rounds: int = 1, round_index: int = 0, **settings: Any) -
         policy_digest=DIGEST,
         reference=folder,
         reference_digest=DIGEST,
+        second_reference=settings.get("second_reference", ""),
+        second_reference_digest="second" if settings.get("second_reference") else "",
         seed=3,
         rounds=rounds,
         round_index=round_index,

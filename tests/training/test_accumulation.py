@@ -13,6 +13,7 @@ from mbpo_core.models.families import FROZEN_PARTS
 from mbpo_core.models.policy import load_policy
 from mbpo_core.models.resolve import resolve_model
 from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.objectives.passes import CHOSEN, REJECTED, SAMPLED
 from mbpo_core.training import engine as engine_module
 from mbpo_core.training.checkpoint import _read
 from mbpo_core.training.data import GroupSet
@@ -35,10 +36,9 @@ def apart(one: Gradients, other: Gradients) -> float:
 
 def losses_of(policy: Any, rows: JobRows) -> list[tuple[Any, float]]:
     """An offline and an online group with what their losses are multiplied by."""
-    groups = GroupSet(policy)
-    config = job(Path()).config
-    pair, rollout = groups.add_pairs(rows.pairs, config)[0], groups.add_rollouts(rows.rollouts)[-1]
-    return [(groups[pair], 1.0), (groups[rollout], -2.0)]
+    groups = GroupSet(policy, job(Path()).config)
+    pair, rollout = groups.add_pairs(rows.pairs)[0], groups.add_rollouts(rows.rollouts)[-1]
+    return [(groups.looks([pair], [CHOSEN, REJECTED], grad=True), 1.0), (groups.looks([rollout], [SAMPLED], grad=True), -2.0)]
 
 
 def engine_gradients(rows: JobRows, stage: int, which: list[int], *, managed: bool = False) -> Gradients:
@@ -56,8 +56,9 @@ def engine_gradients(rows: JobRows, stage: int, which: list[int], *, managed: bo
         engine = TrainingEngine(policy, config, join_world(policy.device, 600))
         losses = losses_of(policy, rows)
         for index in which:
-            group, factor = losses[index]
-            engine.backward(engine.score([group], group.temperature).sum() * factor)
+            looks, factor = losses[index]
+            (scored,) = engine.score(looks, looks[0].groups[0].temperature)
+            engine.backward(scored.logprobs.sum() * factor)
         engine.step(1e-4)
         seen = {name: 10 * moment for name, moment in engine.moments("exp_avg")}
         engine.close()
@@ -70,7 +71,8 @@ def torch_gradients(rows: JobRows) -> Gradients:
     for name, parameter in policy.model.named_parameters():
         parameter.requires_grad_(policy.family.part_of(name) not in FROZEN_PARTS["vision"])
     total = torch.zeros(())
-    for group, factor in losses_of(policy, rows):
+    for (look,), factor in losses_of(policy, rows):
+        (group,) = look.groups
         scored = group_logprobs(policy, [group], temperature=group.temperature, grad=True)[0]
         total = total + factor * torch.cat(scored).sum()
     total.backward()

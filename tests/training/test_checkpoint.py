@@ -14,6 +14,7 @@ import torch
 from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.policy import load_policy
 from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.objectives.passes import CHOSEN
 from mbpo_core.training.checkpoint import _read
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.job import JobRows, write_job
@@ -52,8 +53,8 @@ def test_checkpoint_loads_in_a_fresh_process_with_equal_logits(plain: Trained, r
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     policy = load_policy(folder, POLICY)
-    groups = GroupSet(policy)
-    prompt = groups[groups.add_pairs(ListTable([row]), plain.job.config)[0]].prompt
+    groups = GroupSet(policy, plain.job.config)
+    prompt = groups.looks(groups.add_pairs(ListTable([row])), [CHOSEN])[0].groups[0].prompt
     assert answer["ids"] == prompt.token_ids
     # Log-probs of every one-token answer, through our scoring, against the other process's logits.
     allowed = sorted(set(range(len(answer["logits"]))) - set(policy.banned_token_ids))

@@ -10,9 +10,10 @@ import pytest
 from mbpo_core.config import TrainingConfig
 from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.policy import Policy
+from mbpo_core.objectives.passes import CHOSEN, REJECTED, SAMPLED
 from mbpo_core.records import Sample
 from mbpo_core.training.data import GroupSet
-from mbpo_core.training.plan import batch_weights, deal_pairs, micro_batches, plan_batches
+from mbpo_core.training.plan import GroupWeights, batch_weights, deal_pairs, micro_batches, plan_batches
 from mbpo_core.training.rows import ListTable
 from mbpo_core.training.schedule import learning_rate
 from tests.training.rows import job, pair_rows, rollout_rows
@@ -21,8 +22,8 @@ from tests.training.rows import job, pair_rows, rollout_rows
 @pytest.fixture(scope="module")
 def groups(demo_policy: Policy, offline_samples: list[Sample]) -> GroupSet:
     """Ten pairs (0-9) and six rollout groups (10-15), two of them of equal rewards (10, 11)."""
-    groups, config = GroupSet(demo_policy), TrainingConfig()
-    assert groups.add_pairs(ListTable(pair_rows(offline_samples, 10)), config) == range(10)
+    groups = GroupSet(demo_policy, TrainingConfig())
+    assert groups.add_pairs(ListTable(pair_rows(offline_samples, 10))) == range(10)
     assert groups.add_rollouts(ListTable(rollout_rows(demo_policy, offline_samples, 6, flat=2))) == range(10, 16)
     return groups
 
@@ -68,18 +69,24 @@ def test_weights_add_up_over_the_whole_batch(groups: GroupSet) -> None:
     (batch,) = plan_batches(groups, range(10), range(10, 16), config, 0, 0)
     weights = batch_weights(groups, batch, config)
     assert weights.keys() == {*range(10), *range(12, 16)}  # groups of equals are out of the denominator
-    mass = {i: sum(u * n for u, n in zip(weights[i], groups.lengths(i), strict=True)) for i in weights}
+    mass = {i: sum(u * n for u, n in zip(weights[i].completions, groups.lengths(i), strict=True)) for i in weights}
     total = 10 * 0.5 + 4
     assert mass == pytest.approx({i: (0.5 if i < 10 else 1.0) / total for i in weights})
-    dpo = batch_weights(groups, batch, TrainingConfig(objective="dpo", use_online=False))
-    assert dpo[0] == [1 / 14] * 2
+    assert {i: weight.group for i, weight in weights.items()} == pytest.approx(mass)
+    dpo = batch_weights(groups, batch, TrainingConfig(objective="dpo", offline_weight=0.5))
+    assert dpo[0] == GroupWeights(0.5 / total, [])  # a pair has one loss, whatever its length
+    mass = {i: sum(u * n for u, n in zip(dpo[i].completions, groups.lengths(i), strict=True)) for i in range(12, 16)}
+    assert mass == pytest.approx({i: 1 / total for i in range(12, 16)})
 
 
 def test_groups_hold_what_rows_say(groups: GroupSet, demo_policy: Policy, offline_samples: list[Sample]) -> None:
-    sample, pair, rollout = offline_samples[0], groups[0], groups[12]
+    sample, pair = offline_samples[0], groups.looks([0], [CHOSEN, REJECTED])[0].groups[0]
+    rollout = groups.looks([12], [SAMPLED])[0].groups[0]
     assert demo_policy.decode(pair.completions[0]) == sample.answer
     assert pair.completions[0][-1] in demo_policy.eos_token_ids
-    assert (pair.source, pair.rewards, pair.rollout_logprobs) == ("offline", [2.0, 0.0], None)
+    bare = groups.bare(0)
+    assert (bare.source, bare.rewards, bare.rollout_logprobs) == ("offline", [2.0, 0.0], None)
+    assert bare.completions == pair.completions == pair.targets
     assert isinstance(pair.prompt, Prompt)
     assert pair.prompt.images[0].pixel_values.shape[0] == 3
     assert isinstance(rollout, PromptGroup)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from mbpo_core.config import TrainingConfig
 from mbpo_core.models.policy import Policy
+from mbpo_core.objectives.passes import SAMPLED
 from mbpo_core.stage import Row
 from mbpo_core.training import reference, steps
 from mbpo_core.training import rows as module
@@ -99,7 +101,7 @@ def test_a_jobs_file_is_written_and_read_by_small_row_groups(
 
 
 def test_log_probs_lose_nothing_in_their_arrays(rows: JobRows, demo_policy: Policy) -> None:
-    groups = GroupSet(demo_policy)
+    groups = GroupSet(demo_policy, TrainingConfig())
     for index, row in zip(groups.add_rollouts(rows.rollouts), rows.rollouts.content, strict=True):  # type: ignore[attr-defined]
         bare = groups.bare(index)
         assert bare.rollout_logprobs == [completion["logprobs"] for completion in row["completions"]]
@@ -107,8 +109,8 @@ def test_log_probs_lose_nothing_in_their_arrays(rows: JobRows, demo_policy: Poli
         assert bare.rewards == [completion["reward"] for completion in row["completions"]]
         reference = np.float32([0.1 * place for place in range(sum(groups.lengths(index)))]).tolist()
         groups.set_reference(index, reference)
-        kept = groups.bare(index).reference_logprobs or []
-        assert [value for completion in kept for value in completion] == reference
+        kept = groups.reference(index) or {}
+        assert [value for completion in kept[SAMPLED] for value in completion] == reference
 
 
 def test_what_cannot_be_read_stops_at_its_step(rows: JobRows, tmp_path: Path) -> None:

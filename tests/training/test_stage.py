@@ -46,7 +46,7 @@ class Pipeline:
         """One round, from the base or from the artifact of the round before."""
         config = TrainingConfig(**{**SETTINGS, **settings})
         inputs = {"pairs": self.pairs, "previous": before, "rollouts": self.rollouts}
-        if config.objective != "mbpo":
+        if not config.use_online:
             del inputs["rollouts"]
         policy = checkpoint_policy(before, "trained") if before else BASE
         return made(
@@ -102,7 +102,7 @@ def test_content_does_not_tell_how_often_it_was_killed(pipeline: Pipeline, first
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])
 def test_baselines_need_no_rollouts(pipeline: Pipeline, objective: str) -> None:
-    rows = pipeline.steps(pipeline.train(rounds=1, objective=objective, pairs_per_step=4))
+    rows = pipeline.steps(pipeline.train(rounds=1, objective=objective, use_online=False, pairs_per_step=4))
     assert len(rows) == 1
     assert rows[0].groups_offline == 4
     assert rows[0].reward is None

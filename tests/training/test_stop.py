@@ -61,7 +61,7 @@ def test_stop_publishes_the_last_checkpoint_before_it_fired(rows: JobRows, tmp_p
         from mbpo_core.training import loop
 
         original = loop.plan_batches
-        patch.setattr(loop, "plan_batches", lambda *arguments: original(*arguments)[:published])
+        patch.setattr(loop, "plan_batches", lambda *a, **more: original(*a, **more)[:published])
         shorter = trained(job(tmp_path / "shorter", **WRONG_WAY), rows)
     for name, tensor in shorter.weights.items():
         assert torch.equal(tensor, stopped.weights[name]), name

@@ -76,7 +76,7 @@ def test_swapping_the_pairs_mirrors_the_first_step(rows: JobRows, tmp_path: Path
 
 
 def test_training_raises_chosen_over_rejected(rows: JobRows, tmp_path: Path) -> None:
-    for objective in ("mbpo", "dpo", "sft"):
+    for objective in ("grpo", "dpo", "sft"):
         settings = {"objective": objective, "use_online": False, "epochs": 4, "pairs_per_step": 4}
         rows_of = trained(job(tmp_path / objective, **settings), rows).state.rows
         first, last = rows_of[0], rows_of[-1]
@@ -129,7 +129,7 @@ def test_later_updates_of_a_batch_keep_the_first_ones_denominator(rows: JobRows,
 
 def test_groups_of_equals_change_nothing(rows: JobRows, tmp_path: Path) -> None:
     flat = [r for r in rows.rollouts.content if len({c["reward"] for c in r["completions"]}) == 1]
-    result = trained(job(tmp_path, use_offline=False), JobRows(rollouts=ListTable(flat)))
+    result = trained(job(tmp_path, objective="none"), JobRows(rollouts=ListTable(flat)))
     assert moved(result) == set()
     row = result.state.rows[0]
     assert (row.groups_zero_variance, row.groups_online, row.tokens, row.grad_norm) == (1, 0, 0, 0.0)
@@ -142,7 +142,7 @@ def test_divergence_names_step_and_number(rows: JobRows, tmp_path: Path) -> None
         for row in rows.rollouts.content
     ]
     with pytest.raises(TrainingDiverged, match=r"loss_online is .*round 0, step 1.*learning_rate"):
-        trained(job(tmp_path, use_offline=False), JobRows(rollouts=ListTable(spoiled)))
+        trained(job(tmp_path, objective="none"), JobRows(rollouts=ListTable(spoiled)))
 
 
 @pytest.mark.parametrize("stage", [0, 2])
@@ -175,7 +175,7 @@ def test_no_reference_is_scored_where_nothing_depends_on_it(
     rows: JobRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Online groups alone, no KL term, no floor: the weights are those of a floor that is never reached."""
-    settings: dict[str, Any] = {"use_offline": False, "beta": 0.0, "epochs": 2}
+    settings: dict[str, Any] = {"objective": "none", "beta": 0.0, "epochs": 2}
     floored = trained(job(tmp_path / "floored", max_drop=1e6, **settings), rows)
     monkeypatch.setattr("mbpo_core.training.loop.add_reference_logprobs", None)  # would fail
     free = trained(job(tmp_path / "free", max_drop=0.0, **settings), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -16,8 +17,11 @@ from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.objectives.advantages import group_advantages
 from mbpo_core.objectives.normalization import completion_weights
+from mbpo_core.objectives.passes import CHOSEN, REJECTED, SAMPLED
 from mbpo_core.training.engine import TrainingEngine
-from mbpo_core.training.losses import MicroBatch, micro_loss
+from mbpo_core.training.looks import Look
+from mbpo_core.training.losses import micro_loss
+from mbpo_core.training.micro import MicroBatch
 from mbpo_core.training.plan import needs_reference
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import join_world
@@ -49,8 +53,7 @@ class Trainer:
         if self._reference is None:
             return None
         with torch.no_grad():
-            scored: torch.Tensor = self._reference(groups, 1.0)
-        return scored
+            return self._reference([_look(groups)], 1.0)[0].logprobs
 
     def update(self, groups: list[PromptGroup], advantages: torch.Tensor, reference: torch.Tensor | None) -> None:
         """Forward, loss, backward and optimizer over all groups at once."""
@@ -58,24 +61,31 @@ class Trainer:
         flat = torch.tensor([length for group in lengths for length in group])
         mask = torch.arange(int(flat.max()))[None, :] < flat[:, None]
         shares = completion_weights(lengths, [1.0] * len(groups), self._config.normalization)
-        if self._config.objective == "dpo":
-            shares = [[1 / len(groups)] * 2 for _ in groups]
         online = groups[0].source == "online"
         rollout = [torch.tensor(row) for group in groups for row in group.rollout_logprobs or []]
         batch = MicroBatch(
             source=groups[0].source,
-            groups=groups,
+            looks=[_look(groups)],
             advantages=advantages,
             weights=torch.tensor([share for group in shares for share in group]),
             mask=mask,
             counted=mask,
-            reference=reference,
+            group_weights=torch.full((len(groups),), 1 / len(groups)),
+            pairs_counted=torch.ones(len(groups), dtype=torch.bool),
+            masks={} if online else {"chosen": mask[0::2], "rejected": mask[1::2]},
+            first_reference=reference,
             rollout=torch.nn.utils.rnn.pad_sequence(rollout, batch_first=True) if online else None,
         )
-        logprobs = self._engine.score(batch.groups, batch.temperature)
-        loss, _ = micro_loss(batch, logprobs, self._config)
+        known = None if reference is None else batch.by_pass([reference])
+        scored = self._engine.score(batch.looks, batch.temperature)
+        loss, _ = micro_loss(replace(batch, reference=known), scored, self._config)
         self._engine.backward(loss)
         self._engine.step(LEARNING_RATE)
+
+
+def _look(groups: list[PromptGroup]) -> Look:
+    passes = (SAMPLED,) if groups[0].source == "online" else (CHOSEN, REJECTED)
+    return Look(passes, groups, None, grad=True)
 
 
 def rewards(completions: int) -> list[float]:

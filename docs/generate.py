@@ -1,5 +1,6 @@
 """Write docs/configuration.md from the settings models, docs/commands.md from the command line, and the tables of
-docs/performance.md from benchmarks/results.json; `tests/test_docs.py` checks that they are current.
+docs/methods.md from mbpo_core/methods.py and of docs/performance.md from benchmarks/results.json; `tests/test_docs.py`
+checks that they are current.
 
 python docs/generate.py
 """
@@ -15,7 +16,9 @@ from typing import Any
 import typer
 
 from flows.cli import app
+from flows.listing import as_records, parts_of, settings_yaml
 from mbpo_core.config import PipelineConfig, Section
+from mbpo_core.methods import METHODS
 
 HERE = Path(__file__).resolve().parent
 
@@ -109,19 +112,64 @@ def _option(option: Any) -> str:
     return f"`{name}`" + (" (required)" if option.required else "")
 
 
+def _filled(page: str, make: Callable[[str], str]) -> str:
+    """A page as it is, with everything between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    text = (HERE / page).read_text(encoding="utf-8")
+    return re.sub(
+        r"<!-- table (\w+) -->\n.*?<!-- end -->",
+        lambda block: f"<!-- table {block.group(1)} -->\n{make(block.group(1))}<!-- end -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def render_methods() -> str:
+    """The page with the tables of `mbpo_core.methods`, and what each method stands for."""
+    records = as_records()
+    return _filled("methods.md", lambda name: _settings() if name == "settings" else _listed(records[name]))
+
+
+def _listed(entries: list[dict[str, Any]]) -> str:
+    """A row for every entry of a table; a column that is empty throughout is left out."""
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "name": lambda entry: f"`{entry['name']}`",
+        "what it does": lambda entry: entry["line"],
+        "source": lambda entry: entry["source"],
+        "needs": lambda entry: entry["needs"],
+        "cost": lambda entry: entry["cost"],
+        "other settings need": lambda entry: entry.get("options", ""),
+        "its own settings": lambda entry: (
+            ", ".join(f"`{name}`" for name in entry["settings"]) if "objective" not in entry else ""
+        ),
+    }
+    shown = {heading: cell for heading, cell in columns.items() if any(map(cell, entries))}
+    lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
+    lines += ["| " + " | ".join(cell(entry) for cell in shown.values()) + " |" for entry in entries]
+    return "\n".join(lines) + "\n"
+
+
+def _settings() -> str:
+    """Every method with its parts and the lines of a run config that it stands for."""
+    parts = []
+    for name, entry in METHODS.items():
+        made = {kind: part for kind, part in vars(parts_of(name)).items() if isinstance(part, str) and part}
+        of = ", ".join(f"{kind} `{part}`" for kind, part in made.items())
+        words = f"{entry.line[0].upper()}{entry.line[1:]}" + (f": {of}." if of else ".")
+        lines = settings_yaml(name)
+        parts.append(f"### `{name}`\n\n{words}\n\n" + (f"```yaml\n{lines}```\n" if lines else "No default changes.\n"))
+    return "\n" + "\n".join(parts) + "\n"
+
+
 def render_performance() -> str:
-    """The page as it is, with every table between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    """The page with the tables of what was measured."""
     records = json.loads((HERE.parent / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    page = (HERE / "performance.md").read_text(encoding="utf-8")
 
-    def fill(block: re.Match[str]) -> str:
-        name = block.group(1)
+    def make(name: str) -> str:
         if name == "profiles":
-            return f"<!-- table {name} -->\n{_profiles()}<!-- end -->"
-        mine = [row for row in records if row["benchmark"].split("/")[0] == name]
-        return f"<!-- table {name} -->\n{_measured(mine, TABLES[name])}<!-- end -->"
+            return _profiles()
+        return _measured([row for row in records if row["benchmark"].split("/")[0] == name], TABLES[name])
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    return _filled("performance.md", make)
 
 
 def _profiles() -> str:
@@ -237,4 +285,5 @@ TABLES: dict[str, dict[str, tuple[str, Cell]]] = {
 if __name__ == "__main__":
     (HERE / "configuration.md").write_text(render_configuration(), encoding="utf-8")
     (HERE / "commands.md").write_text(render_commands(), encoding="utf-8")
+    (HERE / "methods.md").write_text(render_methods(), encoding="utf-8")
     (HERE / "performance.md").write_text(render_performance(), encoding="utf-8")

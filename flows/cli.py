@@ -136,6 +136,32 @@ def show(
     commands.show(key, run, store, as_json=as_json, full=full)
 
 
+@app.command("compare")
+def compare(
+    config: Config,
+    methods: Annotated[str, typer.Option("--methods", help="Names of `mbpo methods`, with commas between them.")],
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=100, help="Repeat with the config's seed and those after it.")
+    ] = 1,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=0, help="Budget of each method: token positions forward and backward.")
+    ] = 0,
+    output: Annotated[Path, typer.Option("--output", help="Folder for the page, the picture and the numbers.")] = Path(
+        "comparison"
+    ),
+    changes: Changes = None,
+    tuned: Annotated[
+        list[str] | None,
+        typer.Option("--tuned", metavar="METHOD:SECTION.FIELD=VALUE", help="Change one setting of one method."),
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Train several methods on the same samples, budget and seeds; print the table and write a page."""
+    from flows import commands
+
+    commands.compare(config, methods, seeds, tokens, output, changes or [], tuned or [], store)
+
+
 @app.command("methods")
 def methods(
     name: Annotated[
@@ -210,6 +236,24 @@ def rerun(
     commands.rerun(context.info_name or "", run, config, changes or [], store, force=force, dry_run=dry_run)
 
 
+def rerun_negatives(
+    run: RunName,
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="The rejected images made for pairs, not the mining.")
+    ] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """Mining again, or the rejected images made for the run's pairs."""
+    from flows import commands
+
+    place = {"images": images}
+    commands.rerun("negatives", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+
+
 def rerun_rollouts(
     run: RunName,
     config: MaybeConfig = None,
@@ -245,7 +289,11 @@ def rerun_training(
     commands.rerun("training", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
 
 
-_RERUN: dict[str, Callable[..., None]] = {"rollouts": rerun_rollouts, "training": rerun_training}
+_RERUN: dict[str, Callable[..., None]] = {
+    "negatives": rerun_negatives,
+    "rollouts": rerun_rollouts,
+    "training": rerun_training,
+}
 for _stage in STAGES:
     app.command(_stage, help=f"Rerun {_stage} of one run.", rich_help_panel="One stage again")(
         _RERUN.get(_stage, rerun)

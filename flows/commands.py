@@ -41,6 +41,30 @@ def demo(setting: str, seeds: int, changes: list[str], store: str | None) -> Non
         show_seeds(place, [settings.run for settings in configs])
 
 
+def compare(
+    config: Path,
+    methods: str,
+    seeds: int,
+    tokens: int,
+    output: Path,
+    changes: list[str],
+    tuned: list[str],
+    store: str | None,
+) -> None:
+    """Train several methods on the same samples and show how they compare."""
+    import shlex
+
+    from flows.comparing import compare_methods, comparison_configs
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    configs = comparison_configs(config_file(config), names, seeds, tokens, changes, tuned)
+    command = ["mbpo", "compare", "--config", str(config), "--methods", ",".join(names), "--seeds", str(seeds)]
+    command += ["--tokens", str(configs[0][0].training.token_budget)]
+    command += [word for change in changes for word in ("--set", change)]
+    command += [word for change in tuned for word in ("--tuned", change)]
+    compare_methods(Store(use_store(store)), configs, output, [shlex.join(command)])
+
+
 def explain(config: Path | None, run: str | None, changes: list[str], store: str | None) -> None:
     """Print what would run, and why."""
     from flows.running import explain_run

@@ -312,8 +312,8 @@ class TrainingConfig(Section):
     )
     curriculum: Literal["none", "token_entropy", "semantic_entropy"] = Field(
         "none",
-        description="Pairs in three stages, easy to hard, by the reference's entropy: mean over the tokens of chosen, or "
-        "over the meanings of eight sampled answers.",
+        description="Pairs in three stages, easy to hard, by the reference's entropy: mean over the tokens of chosen, "
+        "or over the meanings of eight sampled answers.",
     )
     inner_steps: int = Field(1, ge=1, le=64, description="Updates on each batch before the next, mu in the recipe.")
     clip_low: float = Field(0.2, ge=0, lt=1, description="Ratio clip below: 1 - clip_low.")
@@ -367,7 +367,9 @@ class TrainingConfig(Section):
     reference_clip: float = Field(0.1, ge=0, description="mrpo: how far the first may lie from the second, relative.")
     perception_weight: float = Field(0.0, ge=0, description="Weight of PAPO's KL to what patches hide (online).")
     perception_share: float = Field(0.6, gt=0, le=1, description="PAPO: chance that a patch is blacked out.")
-    perception_cap: float = Field(0.2, ge=0, description="PAPO: nats a token beyond which it is left alone; 0: no bound.")
+    perception_cap: float = Field(
+        0.2, ge=0, description="PAPO: nats a token beyond which it is left alone; 0: no bound."
+    )
     perception_patch: int = Field(14, ge=1, description="PAPO: side of a patch, pixels.")
     freeze: Literal["none", "vision", "vision_and_projector", "language"] = Field(
         "vision", description="Parts whose weights stay bit-equal."

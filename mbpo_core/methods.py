@@ -401,7 +401,7 @@ METHODS: dict[str, MethodEntry] = {
     "image": _method(
         "the image side alone against counterfactual images, with anchor and likelihood term",
         "ours",
-        _with_images(_pairs_only("image", add_likelihood=1.0), "counterfactual"),
+        _mined_by(_pairs_only("image", add_likelihood=1.0), "counterfactual", responses="none") | {"mined_images": True},
     ),
     "sft": _method("likelihood of the chosen responses", "baseline", _pairs_only("sft")),
     "dpo": _method("direct preference optimisation", "arXiv:2305.18290", _pairs_only("dpo")),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mbpo_core.config import PipelineConfig, Section
 from mbpo_core.errors import StoreError
@@ -118,7 +117,9 @@ class Run:
 
     def policy_before(self, round_index: int) -> PolicyRef:
         """The policy that a round starts from: the base model, then the checkpoint of the round before."""
-        return self.latest_policy(f"training/{round_index - 1}", self.config.label) if round_index else self.base_policy()
+        return (
+            self.latest_policy(f"training/{round_index - 1}", self.config.label) if round_index else self.base_policy()
+        )
 
     def _ref(self, planned: StagePlan) -> ArtifactRef:
         if planned.ref is None and self.perform is not expect:

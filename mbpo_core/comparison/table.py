@@ -37,7 +37,9 @@ def comparison_markdown(comparison: Comparison) -> str:
             for text in [cell(comparison, label, metric)]
         ]
         lines.append(f"| {' | '.join([title, *cells, *_spent(comparison, label)])} |")
-    return "\n".join([*lines, "", f"{sentence(comparison)} Bold: the interval of the difference to the base excludes 0."])
+    return "\n".join(
+        [*lines, "", f"{sentence(comparison)} Bold: the interval of the difference to the base excludes 0."]
+    )
 
 
 def headings(comparison: Comparison) -> list[str]:

@@ -95,10 +95,12 @@ def token_divergences(
         terms = reference.exp() * (reference - policy)
         return torch.where(reference.isneginf(), torch.zeros_like(terms), terms).sum(-1)
 
-    size = max(1, int(head.limit_mib * 2**20 / (4 * len(head.weight)))) if math.isfinite(head.limit_mib) else len(hidden)
+    size = (
+        max(1, int(head.limit_mib * 2**20 / (4 * len(head.weight)))) if math.isfinite(head.limit_mib) else len(hidden)
+    )
     if size >= len(hidden):
         return few(hidden, reference_hidden)
-    pieces = zip(hidden.split(size), reference_hidden.split(size), strict=True)
+    pieces = zip(torch.split(hidden, size), torch.split(reference_hidden, size), strict=True)
     return torch.cat([checkpoint(few, *piece, use_reentrant=False) for piece in pieces])
 
 

@@ -86,7 +86,7 @@ def group_scores(
     rows: int = 64,
     reference: Policy | None = None,
 ) -> list[list[TokenScores]]:
-    """`group_logprobs`, and beside them the divergence from a frozen reference; scores `targets` where a group has them.
+    """`group_logprobs`, and beside them the divergence from a reference; scores `targets` where a group has them.
 
     Args:
         reference: of the same family; reads the same rows without gradient.
@@ -134,7 +134,8 @@ def over_vocabulary(
         for chunk in _chunks(groups, rows):
             check_packing(policy, chunk)
             states = _states(policy, *_laid_out(policy, chunk, None))
-            found = torch.cat([what(policy.head.logits(part, 1.0)) for part in states.split(_VOCABULARY_ROWS)]).cpu()
+            few = torch.split(states, _VOCABULARY_ROWS)
+            found = torch.cat([what(policy.head.logits(part, 1.0)) for part in few]).cpu()
             parts = iter(torch.split(found, [len(c) for group in chunk for c in group.completions]))
             results += [[next(parts) for _ in group.completions] for group in chunk]
     return results
@@ -245,7 +246,9 @@ def _score(
         return [[TokenScores(next(logprobs)) for _ in group.completions] for group in groups]
     with torch.no_grad():
         frozen = _states(reference, rows, _shown(reference, groups, blind, policy.packs, packing)[1])
-    divergences = iter(torch.split(token_divergences(states, policy.head, frozen, reference.head, temperature), lengths))
+    divergences = iter(
+        torch.split(token_divergences(states, policy.head, frozen, reference.head, temperature), lengths)
+    )
     return [[TokenScores(next(logprobs), next(divergences)) for _ in group.completions] for group in groups]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -71,8 +71,8 @@ class Asker:
         pairs = list(zip(tasks, prompts, strict=True))
         return by_length(pairs, lambda pair: len(pair[1].token_ids), self.settings.batch_size, ask)
 
-    def saved(self, tasks: Sequence[Task], images: Sequence[Tensor]) -> list[Saved]:
-        """Store (n, 3, H, W) uint8 images as PNG, read them as any other picture, and ask."""
+    def saved(self, tasks: Sequence[Task], images: Sequence[Iterable[Tensor]]) -> list[Saved]:
+        """Store each task's (3, H, W) uint8 images as PNG, read them as any other picture, and ask."""
         pngs = [[png_bytes(image) for image in several] for several in images]
         prompts = [
             self.policy.prepare(task.sample.question, [open_image({"bytes": data}) for data in files])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mbpo_core.methods import title_of
 from mbpo_core.reports.pictures import Picture, decode, picture
-from mbpo_core.reports.sources import spread, title_of
+from mbpo_core.reports.sources import spread
 from mbpo_core.stage import Reader, Row
 
 COLUMNS: tuple[str, ...] = ("policy", "sample_id", "question_kind", "probe", "verdict")

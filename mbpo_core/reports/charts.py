@@ -7,14 +7,19 @@ light and dark mode. All text is escaped.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
+from mbpo_core.methods import METHODS
+
 WIDTH, HEIGHT = 360.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 8.0, 8.0, 26.0
+_BAR_STEP = 44.0
 NAMED_SERIES: tuple[str, ...] = ("base", "sft", "dpo", "trained")
+OTHER_SERIES = 8  # classes for all other labels: four colours, each with two dashes and shapes
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with what stands around it."""
+    """A drawing with what stands around it; `empty` without a value to draw."""
 
     title: str
     svg: Markup
     legend: list[tuple[str, str]] = field(default_factory=list)
     note: str = ""
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,16 @@ class Mark:
     high: float
 
 
-def series_class(label: str, index: int = 0) -> str:
-    """Style class of a policy: its own colour and dash for the usual labels, else one of four by position."""
-    return f"s-{label}" if label in NAMED_SERIES else f"s-other{index % 4}"
+def series_class(label: str) -> str:
+    """Style class of a policy: its own for the usual labels, else one of eight that depends on the label alone.
+
+    Methods take them in the order of their table, so that neighbours there differ.
+    """
+    if label in NAMED_SERIES:
+        return f"s-{label}"
+    names = list(METHODS)
+    place = names.index(label) if label in names else zlib.crc32(label.encode())
+    return f"s-other{place % OTHER_SERIES}"
 
 
 def line_chart(
@@ -71,7 +84,7 @@ def line_chart(
     """
     drawn = [line for line in series if line.numbers]
     if not drawn:
-        return Chart(title, _nothing(title), note=note)
+        return Chart(title, _nothing(title), note=note, empty=True)
     xs = [x for line in drawn for x, _ in line.numbers]
     ys = [y for line in drawn for _, y in line.numbers]
     x_ticks = [tick for tick in nice_ticks(min(xs), max(xs), 5) if tick == round(tick)]
@@ -97,7 +110,7 @@ def histogram(title: str, groups: Sequence[tuple[str, str, Sequence[float]]], *,
     """
     values = [value for _, _, numbers in groups for value in numbers if math.isfinite(value)]
     if not values:
-        return Chart(title, _nothing(title))
+        return Chart(title, _nothing(title), empty=True)
     low, high = min(values), max(values)
     width = (high - low) / bins or 1.0
     counts = [(name, style, _count(numbers, low, width, bins)) for name, style, numbers in groups]
@@ -113,6 +126,28 @@ def histogram(title: str, groups: Sequence[tuple[str, str, Sequence[float]]], *,
     )
     svg = _svg(title, f"Histogram in {unit}. {said}.", "".join(parts))
     return Chart(title, svg, [(style, name) for name, style, _ in groups])
+
+
+def bars(title: str, values: Sequence[tuple[str, str, float]], *, note: str = "") -> Chart:
+    """One horizontal bar a number, from zero, with the number at its end.
+
+    Args:
+        title: heading.
+        values: (name, style class, value), finite.
+        note: printed below.
+    """
+    low, high = min(0.0, *(value for *_, value in values)), max(0.0, *(value for *_, value in values))
+    frame = _Frame(low, high if high > low else low + 1, 0, 1)
+    parts, zero = [], frame.x(0)
+    for place, (name, style, value) in enumerate(values):
+        top, end = TOP + 18 + place * _BAR_STEP, frame.x(value)
+        said = f"{name} {value:.2f}".replace("-", "−")
+        left, width = min(zero, end), max(abs(end - zero), 1)
+        parts.append(f'<text x="{LEFT}" y="{top - 6:.1f}">{escape(said)}</text>')
+        parts.append(f'<rect class="length {style}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="16"/>')
+        parts.append(f'<line class="mark" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top - 3:.1f}" y2="{top + 19:.1f}"/>')
+    said = "; ".join(f"{name}: {value:.3g}" for name, _, value in values)
+    return Chart(title, _svg(title, f"Bars from zero. {said}.", "".join(parts), TOP + len(values) * _BAR_STEP), note=note)
 
 
 def track(title: str, marks: Sequence[Mark], *, low: float, high: float) -> Markup:
@@ -166,9 +201,9 @@ class _Frame:
         return HEIGHT - BOTTOM - (value - self.bottom) / (self.top - self.bottom or 1) * (HEIGHT - TOP - BOTTOM)
 
 
-def _svg(title: str, description: str, body: str) -> Markup:
+def _svg(title: str, description: str, body: str, height: float = HEIGHT) -> Markup:
     return Markup(
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" aria-label="{escape(title)}">'
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH:g} {height:g}" aria-label="{escape(title)}">'
         f"<desc>{escape(description)}</desc>{body}</svg>"
     )
 
@@ -219,14 +254,15 @@ def _steps(frame: _Frame, style: str, heights: Sequence[int], width: float) -> s
 
 
 def _shape(style: str) -> str:
-    """Policies differ in shape as well as colour: circle, square, diamond, triangle."""
+    """Policies differ in shape as well as colour: circle, square, diamond; triangles up and down for all others."""
     shapes = {
         "s-trained": "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0",
         "s-base": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0",
         "s-sft": "M-4.5 -4.5h9v9h-9z",
         "s-dpo": "M0 -6L6 0L0 6L-6 0z",
     }
-    return shapes.get(style, "M0 -5.5L5.5 4.5H-5.5z")
+    down = style[-1:] in "4567"
+    return shapes.get(style, "M0 5.5L5.5 -4.5H-5.5z" if down else "M0 -5.5L5.5 4.5H-5.5z")
 
 
 def _padded(ys: Sequence[float]) -> tuple[float, float]:

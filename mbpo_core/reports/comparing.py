@@ -46,7 +46,7 @@ def factor_for(several: Iterable[Looks]) -> int:
 
 
 def side_by_side(
-    looks: Looks, kind: str, question: str, factor: int, regions: Mapping[int, Captioned] | None = None
+    looks: Looks, kind: str, question: str, factor: int, *, name: str = "", regions: Mapping[int, Captioned] | None = None
 ) -> list[Captioned]:
     """Captioned pictures of a row: each clean image, its region where it has one, the rejected image, the difference.
 
@@ -55,18 +55,19 @@ def side_by_side(
         kind: of the negative.
         question: for the description of the clean image.
         factor: of the difference.
+        name: caption of the rejected image; its kind if empty.
         regions: by place of the clean image.
     """
     shown: list[Captioned] = []
     several = len(looks.clean) > 1
     for place, clean in enumerate(looks.clean or [None]):
         number = f" {place + 1}" if several else ""
-        name = f"image{number}" if several and not looks.rejected else f"clean{number}"
-        shown.append((name, picture(clean, f"Image{number} of the question: {question}")))
+        caption = f"image{number}" if several and not looks.rejected else f"clean{number}"
+        shown.append((caption, picture(clean, f"Image{number} of the question: {question}")))
         shown += [regions[place]] if regions and place in regions else []
         if place < len(looks.rejected):
             wrong = looks.rejected[place]
-            shown.append((f"{plain(kind)}{number}", picture(wrong, words_for(kind).picture)))
+            shown.append((f"{name or plain(kind)}{number}", picture(wrong, words_for(kind).picture)))
             shown += _difference(clean, wrong, factor)
     return shown[:MOST]
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mbpo_core.methods import title_of
 from mbpo_core.reports.charts import Chart, Series, line_chart, series_class
-from mbpo_core.reports.sources import named_of, rounds_of, title_of
+from mbpo_core.reports.margins import margin_charts
+from mbpo_core.reports.sources import method_label, named_of, rounds_of
 from mbpo_core.stage import Reader
 
 Steps = Sequence[Mapping[str, Any]]
@@ -19,21 +21,59 @@ class Curves:
 
     charts: list[Chart]
     lines: list[tuple[str, str]]  # run, what its table says in one line
+    starts: list[float]  # steps at which a further round starts
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """One policy's training.
+
+    Attributes:
+        label: of the policy.
+        steps: of all rounds, with their place `at` on one axis.
+        objective: the loss on pairs; "" where the artifact does not say.
+    """
+
+    label: str
+    steps: Steps
+    objective: str
+
+    @property
+    def title(self) -> str:
+        return title_of(self.label)
+
+    @property
+    def style(self) -> str:
+        return series_class(self.label)
+
+    @property
+    def takes_ratios(self) -> bool:
+        """Whether the loss is of clipped ratios: about 0 where policy and sampling policy agree."""
+        return self.objective in ("", "grpo", "none")
+
+    def line(self, column: str, name: str = "", style: str = "") -> Series:
+        """One column over the steps."""
+        points = [(step["at"], step.get(column)) for step in self.steps]
+        return Series(name or self.title, style or self.style, points)
 
 
 def curves_section(inputs: Mapping[str, Reader]) -> Curves | None:
     """The section, or None where nothing was trained."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    rounds = [list(reader.rows()) for _, reader in rounds_of(inputs, "training")]
-    if any(rounds):
-        runs["trained"] = _joined(rounds)
-    for name, reader in named_of(inputs, "training").items():
-        runs[name] = _joined([list(reader.rows())])
-    runs = {name: steps for name, steps in runs.items() if steps}
+    rounds = [reader for _, reader in rounds_of(inputs, "training")]
+    method = _trained(method_label(inputs), rounds) if rounds else None
+    baselines = [_trained(name, [reader]) for name, reader in named_of(inputs, "training").items()]
+    runs = [run for run in (method, *baselines) if run is not None and run.steps]
     if not runs:
         return None
-    starts = [step["at"] for step in runs.get("trained", []) if step["starts_round"]][1:]
-    return Curves(_charts(runs, starts), [(title_of(name), _line(steps)) for name, steps in runs.items()])
+    starts = [step["at"] for step in (method.steps if method else ()) if step["starts_round"]][1:]
+    charts = [*(_of_method(method, starts) if method and method.steps else []), *_of_all(runs, baselines, starts)]
+    # A method without groups has no reward, one without pairs no log-probs of them: no empty charts for these.
+    return Curves([chart for chart in charts if not chart.empty], [(run.title, _line(run.steps)) for run in runs], starts)
+
+
+def _trained(label: str, readers: Sequence[Reader]) -> _Trained:
+    objective = str(readers[0].manifest.config.get("objective", ""))
+    return _Trained(label, _joined([list(reader.rows()) for reader in readers]), objective)
 
 
 def _joined(rounds: Sequence[Steps]) -> list[dict[str, Any]]:
@@ -47,50 +87,47 @@ def _joined(rounds: Sequence[Steps]) -> list[dict[str, Any]]:
     return joined
 
 
-def _charts(runs: Mapping[str, Steps], starts: Sequence[float]) -> list[Chart]:
-    method = runs.get("trained", [])
-
-    def all_runs(title: str, column: str, unit: str, note: str = "") -> Chart:
-        lines = [
-            _series(title_of(name), series_class(name, i), steps, column)
-            for i, (name, steps) in enumerate(runs.items())
-        ]
-        return line_chart(title, lines, y_label=unit, marks=starts, note=note)
-
-    def of_method(title: str, columns: Mapping[str, tuple[str, str]], unit: str, note: str = "") -> Chart:
-        lines = [_series(name, style, method, column) for column, (name, style) in columns.items()]
-        return line_chart(title, lines, y_label=unit, marks=starts, note=note)
-
-    losses = {
-        "loss": ("total", "s-trained"), "offline_loss": ("offline", "s-chosen"), "online_loss": ("online", "s-other2"),
-    }  # fmt: skip
-    logprobs = {"chosen_logprob": ("chosen", "s-chosen"), "rejected_logprob": ("rejected", "s-rejected")}
-    charts = [
-        of_method("MBPO loss", losses, "loss", "about 0 by construction where policy and sampling policy agree"),
-        of_method("Log-probability of the pairs", logprobs, "nats per token"),
-        of_method("Reward of rollouts", {"reward": ("mean reward", "s-trained")}, "reward"),
-        of_method("Clip fraction", {"clip_fraction": ("clipped tokens", "s-trained")}, "share"),
-    ] if method else []  # fmt: skip
-    charts += [
-        all_runs("KL to the base model", "kl", "nats"),
-        all_runs("Gradient norm", "grad_norm", "norm"),
+def _of_method(method: _Trained, starts: Sequence[float]) -> list[Chart]:
+    """What only the method's own training shows."""
+    parts = [method.line("offline_loss", "offline", "s-chosen"), method.line("online_loss", "online", "s-part")]
+    losses = [method.line("loss", "total"), *(parts if all(part.numbers for part in parts) else [])]
+    note = "about 0 by construction where policy and sampling policy agree" if method.takes_ratios else ""
+    logprobs = [
+        method.line("chosen_logprob", "chosen", "s-chosen"),
+        method.line("rejected_logprob", "rejected", "s-rejected"),
     ]
-    baselines = {name: steps for name, steps in runs.items() if name != "trained"}
-    for index, (name, steps) in enumerate(baselines.items()):
-        line = _series("loss", series_class(name, index), steps, "loss")
-        charts.append(line_chart(f"{title_of(name)} loss", [line], y_label="loss"))
-    if len(runs) > 1:
-        charts.append(all_runs("Log-probability of chosen answers", "chosen_logprob", "nats per token"))
+    charts = [
+        line_chart(f"Loss of {method.title}", losses, y_label="loss", marks=starts, note=note),
+        line_chart("Log-probability of the pairs", logprobs, y_label="nats per token", marks=starts),
+        *margin_charts(method.steps, starts),
+        line_chart("Reward of rollouts", [method.line("reward", "mean reward")], y_label="reward", marks=starts),
+    ]
+    if method.takes_ratios or any(step["groups_online"] for step in method.steps):
+        clipped = method.line("clip_fraction", "clipped tokens")
+        charts.append(line_chart("Clip fraction", [clipped], y_label="share", marks=starts))
     return charts
 
 
-def _series(name: str, style: str, steps: Steps, column: str) -> Series:
-    return Series(name, style, [(step["at"], step[column]) for step in steps])
+def _of_all(runs: Sequence[_Trained], baselines: Sequence[_Trained], starts: Sequence[float]) -> list[Chart]:
+    """What the method and its baselines can be compared by."""
+
+    def compared(title: str, column: str, unit: str) -> Chart:
+        return line_chart(title, [run.line(column) for run in runs], y_label=unit, marks=starts)
+
+    charts = [compared("KL to the base model", "kl", "nats"), compared("Gradient norm", "grad_norm", "norm")]
+    charts += [line_chart(f"Loss of {one.title}", [one.line("loss")], y_label="loss") for one in baselines]
+    if len(runs) > 1:
+        charts.append(compared("Log-probability of chosen answers", "chosen_logprob", "nats per token"))
+    return charts
 
 
 def _line(steps: Steps) -> str:
     tokens = sum(step["tokens"] for step in steps)
-    pairs, groups = sum(step["groups_offline"] for step in steps), sum(step["groups_online"] for step in steps)
-    text = f"{len(steps):,} optimizer steps, {pairs:,} pairs and {groups:,} online groups, {tokens:,} tokens"
+    counted = [
+        f"{sum(step[column] for step in steps):,} {name}"
+        for column, name in (("groups_offline", "pairs"), ("groups_online", "online groups"))
+        if any(step[column] for step in steps)
+    ]
+    text = f"{len(steps):,} optimizer steps, {' and '.join(counted) or 'nothing to train on'}, {tokens:,} tokens"
     stopped = [step["at"] for step in steps if step["stopped"]]
     return f"{text}; the stop rule fired at step {stopped[0]}" if stopped else text

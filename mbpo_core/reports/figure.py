@@ -1,4 +1,4 @@
-"""The README's picture: a clean image, its adversarial twin, and what the model says to each."""
+"""The README's picture: a clean image, its rejected twin, and what the model says to each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbpo_core.errors import DataError
+from mbpo_core.reports.kinds import plain, words_for
 from mbpo_core.reports.pictures import decode
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ def write_figure(row: Mapping[str, Any], path: str | Path) -> None:
         raise DataError(
             "a picture of this negative cannot be read",
             where=f"sample {row['sample_id']}",
-            expected="a clean and a perturbed image",
+            expected="a clean and a rejected image",
             remedy="Choose another row.",
         )
     pictures = [_enlarged(image) for image in shown if image is not None]
     levels = round(255 * row["perturbation_linf"])
-    captions = ("clean image", f"{row['kind']} image, at most {levels}/255 a pixel")
+    bound = f", at most {levels}/255 a pixel" if words_for(row["kind"]).in_ball else ""
+    captions = ("clean image", f"{plain(row['kind'])} image{bound}")
     answers = (row["clean_answer"], row["attacked_answer"])
     right = (row["clean_correct"], row["clean_correct"] and not row["flipped"])
     _draw(row["question"], pictures, captions, answers, right).save(path, format="PNG", optimize=True)

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mbpo_core.reports.sources import parse_meta
+from mbpo_core.methods import title_of
+from mbpo_core.reports.kinds import plain, stayed_right, words_for
+from mbpo_core.reports.sources import Rounds, filled, method_label, parse_meta, rounds_of
 from mbpo_core.stage import Reader
 
 REASONS: dict[str, str] = {
-    "same_answer": "the answer stayed right under the attack",
     "refusal": "the answer was a refusal",
     "repetition": "the answer repeated itself",
     "length": "the answer was too short or too long",
+    "no_other_image": "the data have no other image to show",
+    "nothing_to_change": "there was nothing that could be changed",
     "low_gain": "the image adds too little to the chosen answer",
     "not_text_leaning": "the rejected answer does not lean on text",
     "implausible": "the rejected answer is implausible on the clean image",
@@ -30,6 +33,7 @@ REASONS: dict[str, str] = {
     "duplicate_id": "the id occurs twice",
     "unverifiable": "the reference answer cannot be verified",
 }
+_SAME = "same_answer"
 
 
 @dataclass(frozen=True)
@@ -45,43 +49,108 @@ class Step:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The steps, and what the training labels say against the prior."""
+    """The steps, what the method has none of, and what the training labels say against the prior."""
 
+    title: str
     steps: list[Step]
+    absent: list[str]
     setting: str = ""
     conflict: str = ""
 
 
+@dataclass(frozen=True)
+class _Count:
+    """A step before it is known how long its bar is; `same` is the reason same_answer in words."""
+
+    name: str
+    note: str
+    count: int
+    dropped: Mapping[str, int]
+    same: str = stayed_right("")
+
+    def step(self, share: float | None) -> Step:
+        ordered = sorted(self.dropped.items(), key=lambda item: (-item[1], item[0]))
+        words = REASONS | {_SAME: self.same}
+        named = [(reason, words.get(reason, reason.replace("_", " ")), count) for reason, count in ordered if count]
+        return Step(self.name, self.note, self.count, share, named)
+
+
 def funnel_section(inputs: Mapping[str, Reader]) -> Funnel | None:
-    """The funnel of whichever of samples, negatives and pairs there are; None without any."""
-    counts: list[tuple[str, str, int, dict[str, int]]] = []
+    """The funnel of whichever of samples, negatives, pairs and images there are; None without any."""
     samples = inputs.get("samples")
-    if samples is not None:
-        splits = Counter(row["split"] for row in samples.rows(columns=["split"]))
-        note = ", ".join(f"{count:,} {split}" for split, count in sorted(splits.items()))
-        counts.append(("samples", f"of all splits: {note}", samples.count(), dict(samples.manifest.dropped)))
-        counts.append(("offline samples", "the split that is mined", splits["offline"], {}))
-    for name, note in (
-        ("negatives", "the attack gave a usable wrong answer"),
-        ("pairs", "hard enough to learn from, and kept by gain"),
-    ):
-        reader = inputs.get(name)
-        if reader is not None:
-            counts.append((name, note, reader.count(), dict(reader.manifest.dropped)))
+    mined = _mined(inputs)
+    counts = [*_samples(samples, online=not mined and bool(rounds_of(inputs, "rollouts"))), *mined]
     if not counts:
         return None
     # All splits together are no step of the funnel: held-out questions would dwarf what is mined.
-    widest = max((count for name, _, count, _ in counts if name != "samples"), default=0) or 1
-    steps = [
-        Step(name, note, count, None if name == "samples" else count / widest, _named(dropped))
-        for name, note, count, dropped in counts
-    ]
-    return Funnel(steps, _setting(samples), _conflict(samples))
+    widest = max((one.count for one in counts if one.name != "samples"), default=0) or 1
+    return Funnel(
+        title="From samples to pairs" if mined else "Samples",
+        steps=[one.step(None if one.name == "samples" else one.count / widest) for one in counts],
+        absent=_absent(inputs),
+        setting=_setting(samples),
+        conflict=_conflict(samples),
+    )
 
 
-def _named(dropped: Mapping[str, int]) -> list[tuple[str, str, int]]:
-    ordered = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
-    return [(reason, REASONS.get(reason, reason.replace("_", " ")), count) for reason, count in ordered if count]
+def _samples(samples: Reader | None, *, online: bool) -> list[_Count]:
+    """All samples, and those of the split that the method learns from."""
+    if samples is None:
+        return []
+    splits = Counter(row["split"] for row in samples.rows(columns=["split"]))
+    note = ", ".join(f"{count:,} {split}" for split, count in sorted(splits.items()))
+    whole = _Count("samples", f"of all splits: {note}", samples.count(), samples.manifest.dropped)
+    if online:
+        return [whole, _Count("online samples", "the split that is asked and verified", splits["online"], {})]
+    return [whole, _Count("offline samples", "the split that is mined", splits["offline"], {})]
+
+
+def _mined(inputs: Mapping[str, Reader]) -> list[_Count]:
+    negatives, pairs, images = (rounds_of(inputs, key) for key in ("negatives", "pairs", "negatives/images"))
+    kind, made = _kind(negatives), _kind(images)
+    counts = []
+    if negatives:
+        note = "the attack gave a usable wrong answer" if words_for(kind).is_attack else "a usable wrong answer"
+        counts.append(_summed("negatives", note, negatives, stayed_right(kind)))
+    if pairs:
+        counts.append(_summed("pairs", "hard enough to learn from, and kept by gain", pairs))
+    if images:
+        note = f"of the pairs, with a {plain(made)} image made for each" if made else "made for the pairs"
+        counts.append(_summed("rejected images", note, images, stayed_right(made)))
+    return counts
+
+
+def _summed(name: str, note: str, rounds: Rounds, same: str = _Count.same) -> _Count:
+    """All rounds together; the note has the count of each where there are several."""
+    counts = [reader.count() for _, reader in rounds]
+    dropped: Counter[str] = sum((Counter(reader.manifest.dropped) for _, reader in rounds), Counter())
+    if len(counts) > 1:
+        note = f"{note}; over {len(counts)} rounds: {', '.join(f'{count:,}' for count in counts)}"
+    return _Count(name, note, sum(counts), dropped, same)
+
+
+def _kind(rounds: Rounds) -> str:
+    """The kind of negative of the first row; "" without one."""
+    first = [reader.slice(0, 1, columns=["kind"])[0] for _, reader in filled(rounds)[:1]]
+    return str(first[0]["kind"]) if first else ""
+
+
+def _absent(inputs: Mapping[str, Reader]) -> list[str]:
+    """What a run that was trained has none of, because its method wants none."""
+    trained = rounds_of(inputs, "training")
+    if not trained:
+        return []
+    name = title_of(method_label(inputs))
+    name = name[:1].upper() + name[1:]
+    on_pairs = trained[0][1].manifest.config.get("objective") != "none"
+    sentences = []
+    if not rounds_of(inputs, "pairs"):
+        sentences.append(f"{name} learns from verified online groups alone: nothing is mined, and there are no pairs.")
+    elif not on_pairs:
+        sentences.append(f"{name} learns from verified online groups alone; the pairs are for the baselines.")
+    if not rounds_of(inputs, "rollouts"):
+        sentences.append(f"{name} learns from pairs alone: there are no rollouts.")
+    return sentences
 
 
 def _conflict(samples: Reader | None) -> str:

@@ -52,6 +52,13 @@ def words_for(kind: str) -> Words:
     return _WORDS.get(kind, Words("The rejected image"))
 
 
+def stayed_right(kind: str) -> str:
+    """Why an answer is no negative, in words."""
+    if kind in _WORDS:
+        return f"the answer stayed right under {_WORDS[kind].by}"
+    return "the rejected answer says what the chosen one says"
+
+
 def plain(kind: str) -> str:
     """The kind as a caption."""
     return kind.replace("_", " ")

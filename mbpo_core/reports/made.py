@@ -99,7 +99,7 @@ def _card(row: Row, looks: Looks, factor: int, round_name: str) -> ImageCard:
         sample_id=row["sample_id"],
         round_name=round_name,
         kind=plain(row["kind"]),
-        pictures=side_by_side(looks, row["kind"], row["question"], factor, regions),
+        pictures=side_by_side(looks, row["kind"], row["question"], factor, name="rejected", regions=regions),
         question=row["question"],
         chosen=row["chosen"],
         clean_answer=row["clean_answer"],
@@ -141,20 +141,17 @@ def how_found(attack: Mapping[str, Any]) -> str:
         return f"key region recoloured, hue turned by {_number(attack.get('degrees'), '.0f')}°"
     if sample is not None:
         near = f", cosine {_number(attack['cosine'], '.2f')}" if "cosine" in attack else ""
-        other = f"{sample}, where the answer is “{attack.get('answer')}”{near}"
-        return f"{_search(way, attack.get('same_question'))}: {other}"
+        return f"{_search(way, attack.get('same_question'))}: {sample} (“{attack.get('answer')}”){near}"
     crops = attack.get("crops")
-    if isinstance(crops, list) and crops and all(isinstance(box, list) and len(box) == 4 for box in crops):
-        return "; ".join(f"{wide} × {high} pixels at ({left}, {top})" for top, left, high, wide in crops)
-    step = attack.get("diffusion_step")
-    return "" if step is None else f"diffusion step {_number(step, 'g')}"
+    boxes = [box for box in crops if isinstance(box, list) and len(box) == 4] if isinstance(crops, list) else []
+    return "; ".join(f"crop of {wide} × {high} pixels at ({left}, {top})" for top, left, high, wide in boxes)
 
 
 def _search(way: object, same_question: object) -> str:
     if way == "question":
-        return "image of the same question with another answer"
+        return "same question, another answer"
     if way == "embedding":
-        return f"most similar image with {'this question' if same_question else 'a question of this kind'} otherwise answered"
+        return f"similar image, {'same question, another answer' if same_question else 'question of the same kind'}"
     return "most similar other image"
 
 
@@ -166,9 +163,12 @@ def _counts(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:
     """How many regions each detector found, and how many images each way."""
     detectors = Counter(row["detector"] for row in rows if row["detector"])
     ways = Counter(str(way) for row in rows if (way := parse_meta(row["attack"]).get("from")) is not None)
-    regions = [("nothing: the whole image" if name == GLOBAL else name, n) for name, n in detectors.most_common()]
+    regions = [
+        ("not found, so that the whole image stands for them" if name == GLOBAL else f"found by {name}", count)
+        for name, count in detectors.most_common()
+    ]
     images = [(_WAYS.get(name, name), count) for name, count in ways.most_common()]
-    return [(what, found) for what, found in (("Key regions found by", regions), ("Images", images)) if found]
+    return [(what, found) for what, found in (("Key regions", regions), ("Rejected images", images)) if found]
 
 
 def _says_the_other(rows: Sequence[Row]) -> str:

@@ -101,17 +101,20 @@ class _Mined:
     def lines(self) -> list[Line]:
         """All facts of this mining."""
         if not self.shows_images:
-            return [*self._right_lines(), *_of_answers(self.rows)]
-        return [*self._right_lines(), *self._flips(), *_directions(self.rows, self.words), *self._likelihoods()]
+            return [self._right_line(), *_of_answers(self.rows)]
+        flips = [*self._flips(), *self._unmoved_line()]
+        return [self._right_line(), *flips, *_directions(self.rows, self.words), *self._likelihoods()]
 
-    def _right_lines(self) -> list[Line]:
+    def _right_line(self) -> Line:
         unmoved = self.unmoved.total()
         right = percent(len(self.right) + unmoved, len(self.rows) + unmoved)
-        lines = [("Right on the clean image", right, "of the samples that gave a negative")]
-        if unmoved:
-            note = "counted above and below among those that were right"
-            lines.append((f"Stayed right under {self.words.by}, and gave no negative", f"{unmoved:,}", note))
-        return lines
+        note = f"of the samples that gave a negative or stayed right under {self.words.by}" if unmoved else ""
+        return "Right on the clean image", right, note
+
+    def _unmoved_line(self) -> list[Line]:
+        unmoved = self.unmoved.total()
+        what = f"Stayed right under {self.words.by}, and gave no negative"
+        return [(what, f"{unmoved:,}", "counted among those that were right")] if unmoved else []
 
     def _flips(self) -> list[Line]:
         whole = len(self.right) + self.unmoved.total()

@@ -8,15 +8,17 @@ from importlib import resources
 from markupsafe import Markup
 
 from mbpo_core.config import ReportConfig
-from mbpo_core.reports.attacks import attacks_section
+from mbpo_core.methods import title_of
 from mbpo_core.reports.changes import changes_section
 from mbpo_core.reports.curves import curves_section
 from mbpo_core.reports.funnel import funnel_section
 from mbpo_core.reports.lineage import lineage_section
+from mbpo_core.reports.made import images_section
 from mbpo_core.reports.mined import pairs_section
+from mbpo_core.reports.negatives import negatives_section
 from mbpo_core.reports.results import results_section
 from mbpo_core.reports.rollouts import rollouts_section
-from mbpo_core.reports.sources import in_pipeline_order
+from mbpo_core.reports.sources import in_pipeline_order, method_entry, method_label, rounds_of
 from mbpo_core.stage import Reader
 
 _TEMPLATES = resources.files("mbpo_core.reports") / "templates"
@@ -26,13 +28,14 @@ def build_page(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
     """The whole page; a section whose inputs are missing is left out.
 
     Args:
-        inputs: readers by key: samples, negatives, pairs, rollouts/<round>, training/<round>, training/<baseline>,
-            evaluation; any may be missing.
-        config: title, and how many pairs, rollouts and predictions are shown.
+        inputs: readers by key: samples, negatives, pairs, negatives/images (each of these three /<round> where the
+            run mines anew), rollouts/<round>, training/<round>, training/<baseline>, evaluation; any may be missing.
+        config: title, and how many pairs (and images made for pairs), rollouts and predictions are shown.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     inputs = in_pipeline_order(inputs)
+    negatives, pairs, images = (rounds_of(inputs, key) for key in ("negatives", "pairs", "negatives/images"))
     environment = Environment(
         loader=FunctionLoader(lambda name: (_TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -44,15 +47,24 @@ def build_page(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
     return environment.get_template("report.html.j2").render(
         title=config.title,
         style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        method=_method(inputs),
         results=results_section(inputs.get("evaluation")),
         funnel=funnel_section(inputs),
-        attacks=attacks_section(inputs.get("negatives")),
-        mined=pairs_section(inputs.get("pairs"), inputs.get("negatives"), config.pairs),
+        negatives=negatives_section(negatives),
+        mined=pairs_section(pairs, negatives, config.pairs),
+        made=images_section(images, config.pairs),
         curves=curves_section(inputs),
         rollouts=rollouts_section(inputs, config.rollouts),
         changes=changes_section(inputs.get("evaluation"), config.predictions),
         lineage=lineage_section(inputs),
     )
+
+
+def _method(inputs: Mapping[str, Reader]) -> tuple[str, str] | None:
+    """Title of the run's method and what it is, in one line; None while nothing says which it was."""
+    label = method_label(inputs)
+    entry = method_entry(label)
+    return (title_of(label), f"{entry.line} ({entry.source})") if entry else None
 
 
 def _signed(value: float) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mbpo_core.methods import title_of
 from mbpo_core.reports.charts import Mark, series_class, track
-from mbpo_core.reports.sources import title_of
 from mbpo_core.stage import Reader
 
 Entry = Mapping[str, Any]
@@ -63,7 +63,7 @@ def results_section(evaluation: Reader | None) -> Results | None:
     for name, described in summary["metrics"].items():
         groups.setdefault(described["group"], []).append(_row(summary, name, differences))
     return Results(
-        policies=[(series_class(label, index), title_of(label)) for index, label in enumerate(labels)],
+        policies=[(series_class(label), title_of(label)) for label in labels],
         compared=[title_of(label) for label in differences],
         base=title_of(labels[0]),
         rows=[_row(summary, name, differences[-1:]) for name in headline],
@@ -125,8 +125,8 @@ def _signed(value: float) -> str:
 
 def _track(label: str, labels: list[str], entries: list[Entry]) -> Markup | None:
     marks = [
-        Mark(title_of(name), series_class(name, index), 100 * entry["value"], 100 * entry["low"], 100 * entry["high"])
-        for index, (name, entry) in enumerate(zip(labels, entries, strict=True))
+        Mark(title_of(name), series_class(name), 100 * entry["value"], 100 * entry["low"], 100 * entry["high"])
+        for name, entry in zip(labels, entries, strict=True)
         if entry.get("value") is not None
     ]
     return track(label, marks, low=0, high=100) if marks else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbpo_core.reports.pictures import Picture, decode, picture
-from mbpo_core.reports.sources import message_text, percent, rounds_of, spread
+from mbpo_core.reports.sources import dealt, filled, message_text, percent, rounds_of, spread
 from mbpo_core.stage import Reader
 
 
@@ -64,15 +64,14 @@ def rollouts_section(inputs: Mapping[str, Reader], wanted: int) -> Rollouts | No
         wanted: groups shown, dealt over the rounds; among a round's groups those with unequal rewards come first,
             because only they teach anything.
     """
-    readers = [(index, reader) for index, reader in rounds_of(inputs, "rollouts") if reader.count()]
+    readers = filled(rounds_of(inputs, "rollouts"))
     if not readers:
         return None
     lines: list[RoundLine] = []
     cards: list[GroupCard] = []
-    for place, (index, reader) in enumerate(readers):
+    for index, reader, share in dealt(readers, wanted):
         groups = list(reader.rows(columns=["zero_variance", "completions"]))
         lines.append(_round_line(index, groups))
-        share = wanted // len(readers) + (place < wanted % len(readers))
         cards += [_card(index, reader.slice(number, number + 1)[0]) for number in _shown(groups, share)]
     return Rollouts(lines, cards)
 

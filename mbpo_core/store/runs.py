@@ -16,7 +16,7 @@ from mbpo_core.store.files import Files
 from mbpo_core.store.lease import who
 from mbpo_core.store.manifest import Document
 
-_KEY = re.compile(r"^[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_-]*)?$")
+_KEY = re.compile(r"^[a-z][a-z0-9_]*(/[a-z0-9][a-z0-9_-]*){0,2}$")
 
 
 class Pointer(Document):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mbpo_core.generation.generate import generate
-from mbpo_core.models.policy import Policy
 from mbpo_core.models.groups import PromptGroup
+from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import over_vocabulary
 from mbpo_core.objectives.entropy import cluster_entropy, token_entropy
 from mbpo_core.objectives.passes import CHOSEN
@@ -43,12 +43,14 @@ def pair_entropies(
         indices: pairs.
         reference: frozen.
         how: one of the two names.
-        seed: the run's; an answer depends on it and the sample alone.
+        seed: the run's; an answer depends on it, the sample, and the longest chosen response of all.
         world: the processes that share the work.
 
     Source: MFPO arXiv:2410.15334, recipe 2.6, options (A) and (B).
     """
-    measure = _token(reference) if how == "token_entropy" else _semantic(reference, seed)
+    # Of all pairs, so that an answer does not depend on how they are cut into batches and processes.
+    longest = max((groups.lengths(index)[0] for index in indices), default=0)
+    measure = _token(reference) if how == "token_entropy" else _semantic(reference, seed, max(2 * longest, 8))
     shared = Shared(indices, [1] * len(indices), world)
     parts = [shared.mine[start : start + _GROUPS] for start in range(0, len(shared.mine), _GROUPS)]
     with ahead(iter(parts), lambda part: groups.looks(part, [CHOSEN])[0]) as loaded:
@@ -75,14 +77,14 @@ def _token(reference: Policy) -> Callable[[Look], list[float]]:
     return lambda look: [float(entropies.mean()) for (entropies,) in group_entropies(reference, look.groups)]
 
 
-def _semantic(reference: Policy, seed: int) -> Callable[[Look], list[float]]:
+def _semantic(reference: Policy, seed: int, max_new_tokens: int) -> Callable[[Look], list[float]]:
     def measure(look: Look) -> list[float]:
         answers = generate(
             reference,
             [group.prompt for group in look.groups],
             completions=SAMPLES,
             temperature=1.0,
-            max_new_tokens=max(2 * max(len(group.completions[0]) for group in look.groups), 8),
+            max_new_tokens=max_new_tokens,
             seeds=[derive_seed(seed, "training", "semantic", group.sample_id) for group in look.groups],
         )
         clusters = [Counter(" ".join(_WORDS.findall(a.text.casefold())) for a in several) for several in answers]

@@ -37,7 +37,9 @@ class Look:
 
     def positions(self) -> list[int]:
         """Of each group: token positions that go through the model, the prompt and each distinct completion once."""
-        return [_prompt_length(group, self.blind) + sum(len(read) for read, _ in group.distinct()) for group in self.groups]
+        return [
+            _prompt_length(group, self.blind) + sum(len(read) for read, _ in group.distinct()) for group in self.groups
+        ]
 
     def by_pass(self, rows: Tensor) -> dict[Pass, Tensor]:
         """Rows (B, T) of all groups' completions, by pass: (P, T) each for pairs, all (B, T) for online groups."""
@@ -49,7 +51,9 @@ class Look:
 
 def by_view(passes: Sequence[Pass]) -> dict[View, tuple[Pass, ...]]:
     """Passes by view, in the order in which the views come up: the order of everything that is scored of a group."""
-    return {view: tuple(one for one in passes if one.view == view) for view in dict.fromkeys(one.view for one in passes)}
+    return {
+        view: tuple(one for one in passes if one.view == view) for view in dict.fromkeys(one.view for one in passes)
+    }
 
 
 def black_out(picture: Image, config: TrainingConfig, seed: int, sample_id: str) -> Image:

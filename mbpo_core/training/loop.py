@@ -23,9 +23,9 @@ from mbpo_core.training.checkpoint import (
     write_state,
 )
 from mbpo_core.training.data import GroupSet
+from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
-from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import publish_policy
 from mbpo_core.training.reference import add_reference_logprobs, read_slips
@@ -120,6 +120,8 @@ def _plan(
     lacking = missing_parts(rows.pairs, config) if wants_offline(config) else {}
     offline = [pairs[place] for place in rows.order if place not in lacking] if wants_offline(config) else []
     online = groups.add_rollouts(rows.rollouts) if wants_online(config) else []
+    if offline and reference is not None:
+        read_slips(groups, offline, reference, world)  # before the plan, whose budget counts them
     entropies = None
     if config.curriculum != "none" and offline and reference is not None:
         entropies = pair_entropies(groups, offline, reference, config.curriculum, job.seed, world)
@@ -139,16 +141,12 @@ def _plan(
     return groups, batches, dict(Counter(lacking.values()))
 
 
-def _score_references(
-    reference: Policy | None, groups: GroupSet, batches: list[Batch], job: Job, world: World
-) -> None:
+def _score_references(reference: Policy | None, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
     """Under the base model, and under a second one where the objective has two."""
     if reference is None:
         return
     pairs = sorted({index for batch in batches for index in batch.offline})
     used = sorted({*pairs, *(index for batch in batches for index in batch.online)})
-    if pairs:
-        read_slips(groups, pairs, reference, world)
     add_reference_logprobs(groups, used, Scorer(reference), world)
     if pairs and job.second_reference:
         second = load_policy(Path(job.second_reference), job.policy_config)

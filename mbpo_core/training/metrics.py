@@ -47,10 +47,14 @@ def step_row(
     """
     pairs, tokens = figures["pairs"], max(figures["tokens"], 1.0)
 
-    seen = groups.entry("offline").passes if pairs else ()
+    entry = groups.entry("offline") if pairs else None
 
     def of_pairs(name: str, one: Pass) -> float | None:
-        return figures[name] / pairs if one in seen else None
+        return figures[name] / pairs if entry is not None and one in entry.passes else None
+
+    def reward(name: str, one: Pass) -> float | None:
+        """Of what the reference has scored too; P2-DPO's wrong images are the policy's alone."""
+        return of_pairs(name, one) if entry is not None and one in entry.scored else None
 
     rewards = [
         sum(group.rewards) / len(group.rewards) for group in map(groups.bare, (*batch.online, *batch.zero_variance))
@@ -74,9 +78,9 @@ def step_row(
         chosen_logprob=of_pairs("chosen", CHOSEN),
         rejected_logprob=of_pairs("rejected", REJECTED),
         chosen_drift=(figures["chosen"] - figures["chosen_reference"]) / pairs if pairs else None,
-        chosen_reward=of_pairs("chosen_reward", CHOSEN),
-        rejected_reward=of_pairs("rejected_reward", REJECTED),
-        wrong_image_reward=of_pairs("wrong_image_reward", WRONG),
+        chosen_reward=reward("chosen_reward", CHOSEN),
+        rejected_reward=reward("rejected_reward", REJECTED),
+        wrong_image_reward=reward("wrong_image_reward", WRONG),
         positions=round(figures["positions"]),
         stopped=False,
         seconds=seconds,

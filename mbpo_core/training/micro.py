@@ -113,7 +113,9 @@ def collate(
     return MicroBatch(
         source=source,
         looks=looks,
-        advantages=torch.cat([_advantages(groups.bare(index), config) for index in indices]) if ranked else _zeros(per_row),
+        advantages=torch.cat([_advantages(groups.bare(index), config) for index in indices])
+        if ranked
+        else _zeros(per_row),
         weights=torch.where(per_row, share, torch.zeros_like(share)),
         mask=mask,
         counted=mask & per_row[:, None],
@@ -140,7 +142,7 @@ def _advantages(group: PromptGroup, config: TrainingConfig) -> Tensor:
 
 
 def _side_masks(groups: GroupSet, indices: Sequence[int], looks: Sequence[Look]) -> dict[Side, Tensor]:
-    sides = {one.side for look in looks for one in look.passes} | {"chosen"}
+    sides: set[Side] = {one.side for look in looks for one in look.passes} | {"chosen"}
     if len(groups.lengths(indices[0])) > 1:
         sides.add("rejected")
     return {side: _mask([groups.lengths(index)[side == "rejected"] for index in indices]) for side in sides}

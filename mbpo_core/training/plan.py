@@ -83,7 +83,7 @@ def plan_batches(
     Args:
         groups: the round's groups.
         offline, online: indices of the groups to train on.
-        config: pairs_per_step, groups_per_step, epochs, token_budget.
+        config: pairs_per_step, groups_per_step, epochs, token_budget, inner_steps.
         seed, round_index: what the order derives from.
         rounds: over which the budget is spread.
         entropies: of each pair, nats; None for one stage.
@@ -102,7 +102,7 @@ def plan_batches(
             batches += [batch for epoch in islice(endless, config.epochs) for batch in epoch]
         elif pairs or drawn:
             limit = share * (number + 1) // len(stages) - share * number // len(stages)
-            batches += _until(limit, (batch for epoch in endless for batch in epoch), groups)
+            batches += _until(limit, (batch for epoch in endless for batch in epoch), groups, config.inner_steps)
     return batches
 
 
@@ -131,12 +131,12 @@ def _batch(groups: GroupSet, pairs: Sequence[int], drawn: Sequence[int]) -> Batc
     )
 
 
-def _until(limit: int, batches: Iterator[Batch], groups: GroupSet) -> Iterator[Batch]:
-    """Batches until as many token positions have gone forward and backward."""
+def _until(limit: int, batches: Iterator[Batch], groups: GroupSet, updates: int) -> Iterator[Batch]:
+    """Batches until as many token positions have gone forward and backward, in as many updates on each batch."""
     spent, idle = 0, 0
     while spent < limit and idle < _IDLE:
         batch = next(batches)
-        cost = sum(groups.positions(index) for index in (*batch.offline, *batch.online))
+        cost = updates * sum(groups.positions(index) for index in (*batch.offline, *batch.online))
         spent, idle = spent + cost, 0 if cost else idle + 1
         yield batch
 
@@ -197,7 +197,9 @@ def batch_weights(groups: GroupSet, batch: Batch, config: TrainingConfig) -> dic
         constant_length=config.constant_length,
     )
     completions = {i: [share * one for one in several] for i, several in zip(by_token, weights, strict=True)}
-    return {index: GroupWeights(sizes[index] / total if total else 0.0, completions.get(index, [])) for index in indices}
+    return {
+        index: GroupWeights(sizes[index] / total if total else 0.0, completions.get(index, [])) for index in indices
+    }
 
 
 def _group_weight(group: PromptGroup, config: TrainingConfig) -> float:

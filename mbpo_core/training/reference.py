@@ -63,7 +63,10 @@ def add_reference_logprobs(
                 scored = reference(looks, looks[0].groups[0].temperature)
             rows = [iter(one.logprobs.cpu()) for one in scored]
             for place, index in enumerate(part):
-                shared.put(index, torch.cat([_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]))
+                shared.put(
+                    index,
+                    torch.cat([_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]),
+                )
     for index, values in shared.all():
         groups.set_reference(index, values.tolist(), second=second)
 

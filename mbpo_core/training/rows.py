@@ -172,7 +172,9 @@ def missing_parts(pairs: Table, config: TrainingConfig) -> dict[int, str]:
     missing: dict[int, str] = {}
     columns = [name for name, part in _PARTS.items() if part in needs]
     for place, row in enumerate(pairs.rows(columns=columns) if columns else ()):
-        missing.update({place: _PARTS[name] for name in columns if not row[name]})
+        for name in columns:
+            if not row[name]:
+                missing[place] = _PARTS[name]
     return missing
 
 

@@ -17,10 +17,11 @@ from benchmarks.regions import measure, scenes
 from mbpo_core.config import NegativesConfig, PolicyConfig
 from mbpo_core.demo.pools import DemoCounts, demo_samples
 from mbpo_core.errors import DataError
+from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.images import open_image, png_bytes
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.models.resolve import resolve_model
-from mbpo_core.models.scoring import image_logprobs
+from mbpo_core.models.scoring import group_logprobs, image_logprobs
 from mbpo_core.negatives.bench import Bench
 from mbpo_core.negatives.regions import Region, find_regions
 from mbpo_core.negatives.saliency import patch_side, salience
@@ -100,6 +101,9 @@ def test_salience_is_each_keywords_own_gradient(demo_policy: Policy, offline_sam
             expected = torch.tensor(_slow_map(demo_policy, task, group, 8))
             torch.testing.assert_close(one[0], expected, rtol=1e-3, atol=1e-6)
     assert all(parameter.grad is None for parameter in demo_policy.model.parameters())
+    ((logprobs,),) = group_logprobs(demo_policy, [PromptGroup(tasks[1].prompt, [tasks[1].chosen])])
+    (scored,) = image_logprobs(demo_policy, [tasks[1].prompt], [tasks[1].chosen], [tasks[1].images / 255]).tokens
+    torch.testing.assert_close(scored, logprobs)
 
 
 def test_a_region_is_the_union_over_keywords(demo_policy: Policy, offline_samples: list[Sample]) -> None:

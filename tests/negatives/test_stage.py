@@ -120,3 +120,15 @@ def test_no_offline_samples_need_no_model(samples: list[Sample], monkeypatch: py
     with pytest.raises(Exception, match="negatives"):  # the store refuses an artifact without rows
         _run(_store(), online, log)
     assert log.total == 0
+
+
+def test_key_regions_are_stored_and_made_again(samples: list[Sample]) -> None:
+    settings = SETTINGS.model_copy(update={"method": "key_region", "detector": "boxes"})
+    mined = _run(_store(), samples, Log(), settings)
+    rows = list(mined.rows())
+    assert len(rows) >= 8
+    assert {row["detector"] for row in rows} == {"boxes", "global"}
+    for row in rows:
+        assert len(row["masks"]) == len(row["rejected_images"]) == len(row["images"]) == 1
+        assert bool(row["keywords"]) or row["detector"] == "global"
+    assert _run(_store(), samples, Log(), settings).ref.content == mined.ref.content

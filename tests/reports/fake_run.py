@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from mbpo_core import records
 from mbpo_core.demo.pools import DemoCounts, demo_samples
 from mbpo_core.evaluation.summary import summarize
+from mbpo_core.methods import METHODS, objective_passes
+from mbpo_core.objectives.passes import REJECTED, WRONG
 from mbpo_core.records import Sample
 from mbpo_core.stage import ArtifactRef, PolicyRef, Reader, Row
 from mbpo_core.store.manifest import Manifest, TableInfo
-
-_ATTACK = {
-    "method": "adversarial", "norm": "linf", "epsilon": 16 / 255, "steps": 10, "random_start": True, "momentum": 0.0,
-    "target": "none", "seed": 3, "steps_taken": 10,
-}  # fmt: skip
-WORDS = ("yellow", "red", "green", "blue", "purple", "orange")
-
+from tests.reports.fake_negatives import fake_negative, wrong_answer
 
 @dataclass
 class MemoryReader:
@@ -67,8 +59,9 @@ def reader(
     config: Mapping[str, Any] | None = None,
     dropped: Mapping[str, int] | None = None,
     files: Mapping[str, Any] | None = None,
+    policies: Mapping[str, str] | None = None,
 ) -> MemoryReader:
-    """A reader of records under a run key, e.g. `rollouts/0`."""
+    """A reader of records under a run key, e.g. `rollouts/0`; `policies` are labels by name."""
     manifest = Manifest(
         stage=key.split("/")[0],
         key=key,
@@ -77,7 +70,10 @@ def reader(
         identity={"seed": 0},
         code="0" * 64,
         inputs={},
-        policies={"base": PolicyRef(folder="model", digest="ba5e" * 16)},
+        policies={
+            name: PolicyRef(folder="model", digest="ba5e" * 16, label=label)
+            for name, label in (policies or {"base": "base"}).items()
+        },
         tables={name: TableInfo(record="", version=1, columns={}) for name in tables},
         attempt="a",
         parts=[],
@@ -106,43 +102,107 @@ def _letters(key: str, dropped: Mapping[str, int]) -> Iterator[records.Dropped]:
             yield records.Dropped(sample_id=f"{reason}{number}", stage=key, reason=reason, detail="", row=kind)
 
 
-def fake_run(size: int = 60, *, setting: str = "uniform", seed: int = 0) -> dict[str, Reader]:
+@dataclass(frozen=True)
+class Plan:
+    """What a method's run has, read off its settings.
+
+    Attributes:
+        images: kind of the images made for pairs; None where none are.
+        mined: suffixes of the keys of what mining makes: "" or "/0", "/1"; none without pairs.
+        image_only: pairs have no rejected response.
+    """
+
+    label: str
+    objective: str
+    negatives: str
+    images: str | None
+    mined: tuple[str, ...]
+    online: bool
+    image_only: bool = False
+
+    @property
+    def rounds(self) -> int:
+        return max(2 if self.online else 1, len(self.mined))
+
+
+def plan_of(method: str) -> Plan:
+    """The plan of a method with its default settings."""
+    settings = METHODS[method].settings
+    training = settings.get("training", {})
+    objective = training.get("objective", "grpo")
+    passes = objective_passes(objective, image_term=training.get("add_image", 0) > 0)
+    wants_images = passes is not None and "rejected image" in passes.needs
+    return Plan(
+        label="trained" if method == "mbpo" else method,
+        objective=objective,
+        negatives=settings.get("negatives", {}).get("method", "adversarial"),
+        images=settings.get("images", {}).get("method", "key_region") if wants_images else None,
+        mined=() if objective == "none" else ("/0", "/1") if settings.get("remine") else ("",),
+        online=training.get("use_online", True),
+        image_only=passes is not None and REJECTED not in passes.passes and objective != "sft",
+    )
+
+
+def fake_run(size: int = 60, *, method: str = "mbpo", setting: str = "uniform", seed: int = 0) -> dict[str, Reader]:
     """Readers of every stage of a run with about `size` offline samples."""
-    rng = random.Random(seed)
+    plan, rng = plan_of(method), random.Random(seed)
     counts = DemoCounts(
         offline=size, online=size, eval_probe=size, eval_small_probe=size // 2, dev_probe=2, dev_small_probe=2
     )
     samples = list(demo_samples("natural" if setting == "natural" else "uniform", seed, counts))
     offline = [sample for sample in samples if sample.split == "offline"]
     online = [sample for sample in samples if sample.split == "online"]
-    negatives = [_negative(sample, rng) for sample in offline[: size - size // 6]]
-    scored = [_pair(negative, rng) for negative in negatives]
-    predictions = list(_predictions([sample for sample in samples if sample.split == "eval"], rng))
     config = {"source": "demo", "demo_setting": setting}
-    return {
-        "samples": reader("samples", {"part": samples}, config=config),
-        "negatives": reader(
-            "negatives", {"part": negatives}, config={"epsilon": 16 / 255}, dropped={"same_answer": size // 6}
+    run: dict[str, Reader] = {"samples": reader("samples", {"part": samples}, config=config)}
+    for number, suffix in enumerate(plan.mined):
+        run |= _mining(plan, suffix, offline[number :: len(plan.mined)], rng)
+    for index in range(plan.rounds):
+        if plan.online:
+            groups = [_group(sample, index, rng) for sample in online[:40]]
+            run[f"rollouts/{index}"] = reader(f"rollouts/{index}", {"part": groups})
+        run[f"training/{index}"] = _training(f"training/{index}", 40 * index, plan, rng)
+    baselines = [name for name in ("sft", "dpo") if plan.mined == ("",) and name != method]
+    run |= {f"training/{name}": _training(f"training/{name}", 0, plan_of(name), rng) for name in baselines}
+    held_out = [sample for sample in samples if sample.split == "eval"]
+    run["evaluation"] = _evaluation(["base", *baselines, plan.label], held_out, rng)
+    return run
+
+
+def _mining(plan: Plan, suffix: str, offline: Sequence[Sample], rng: random.Random) -> dict[str, Reader]:
+    """Negatives, pairs and images of one mining; every sixth sample gave no negative."""
+    size = len(offline)
+    kept = offline[: size - size // 6]
+    negatives = [fake_negative(plan.negatives, sample, offline, rng) for sample in kept]
+    if plan.image_only:
+        negatives = [negative.model_copy(update={"rejected": None}) for negative in negatives]
+    scored = [_pair(negative, rng) for negative in negatives]
+    made = {
+        f"negatives{suffix}": reader(
+            f"negatives{suffix}", {"part": negatives}, config={"epsilon": 16 / 255}, dropped={"same_answer": size // 6}
         ),
-        "pairs": reader(
-            "pairs",
+        f"pairs{suffix}": reader(
+            f"pairs{suffix}",
             {"part": scored[: size // 2], "scored": scored},
             dropped={"low_gain": 4, "outside_share": len(scored) - size // 2 - 4},
         ),
-        **{
-            f"rollouts/{index}": reader(f"rollouts/{index}", {"part": [_group(s, index, rng) for s in online[:40]]})
-            for index in range(2)
-        },
-        **{
-            key: reader(key, {"part": list(_steps(key, start, rng))})
-            for key, start in (("training/0", 0), ("training/1", 40), ("training/sft", 0), ("training/dpo", 0))
-        },
-        "evaluation": reader(
-            "evaluation",
-            {"part": predictions},
-            files={"summary.json": _stored(summarize([row.model_dump() for row in predictions], bootstrap=200))},
-        ),
     }
+    if plan.images:
+        images = [fake_negative(plan.images, sample, offline, rng) for sample in kept[: size // 2]]
+        key = f"negatives/images{suffix}"
+        made[key] = reader(key, {"part": images[1:]}, dropped={"nothing_to_change": 1})
+    return made
+
+
+def _training(key: str, start: int, plan: Plan, rng: random.Random) -> MemoryReader:
+    steps = list(_steps(key, start, plan, rng))
+    label = plan.label if start else "base"
+    return reader(key, {"part": steps}, config={"objective": plan.objective}, policies={"policy": label})
+
+
+def _evaluation(labels: Sequence[str], held_out: Sequence[Sample], rng: random.Random) -> MemoryReader:
+    rows = list(_predictions(labels, held_out, rng))
+    summary = summarize([row.model_dump() for row in rows], bootstrap=200)
+    return reader("evaluation", {"part": rows}, files={"summary.json": _stored(summary)})
 
 
 def _stored(value: dict[str, Any]) -> dict[str, Any]:
@@ -151,88 +211,32 @@ def _stored(value: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def attacked(data: bytes, rng: random.Random, levels: int = 16) -> bytes:
-    """The picture with every channel moved by at most `levels`."""
-    pixels = np.asarray(Image.open(io.BytesIO(data)), dtype=np.int32)
-    noise = np.random.default_rng(rng.getrandbits(32)).choice([-levels, 0, levels], size=pixels.shape)
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def wrong_answer(sample: Sample, rng: random.Random) -> str:
-    """The prior's answer where it is wrong, else the truth with another colour, number or word."""
-    meta = json.loads(sample.meta)
-    if meta["conflict"] and rng.random() < 0.8:
-        return str(meta["prior_answer"])
-    if sample.kind == "open" and rng.random() < 0.5:
-        return sample.answer.replace(meta["objects"][0], rng.choice(("dog", "car", "bell")))
-    for word in WORDS:
-        if word in sample.answer:
-            return sample.answer.replace(word, rng.choice([other for other in WORDS if other != word]))
-    swaps = {"Yes": "No", "No": "Yes", "left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-    for word, other in swaps.items():
-        if word in sample.answer:
-            return sample.answer.replace(word, other)
-    return {"A": "B", "B": "C", "C": "D", "D": "A"}.get(sample.answer, "There are 4 objects.")
-
-
-def _negative(sample: Sample, rng: random.Random) -> records.Negative:
-    wrong = wrong_answer(sample, rng)
-    right = rng.random() < 0.7
-    flipped = right and rng.random() < 0.9
-    return records.Negative(
-        sample_id=sample.sample_id,
-        images=sample.images,
-        rejected_images=[records.Image(bytes=attacked(sample.images[0].bytes or b"", rng))],
-        question=sample.question,
-        question_kind=sample.kind,
-        answer_form=sample.answer_form,
-        kind="adversarial",
-        chosen=sample.answer,
-        rejected=wrong,
-        clean_answer=sample.answer if right else wrong,
-        clean_correct=right,
-        attacked_answer=wrong if flipped or not right else sample.answer,
-        blind_answer=wrong if rng.random() < 0.4 else sample.answer,
-        flipped=flipped,
-        flipped_unrounded=flipped or rng.random() < 0.1,
-        logprob_clean=-0.3 * rng.random(),
-        logprob_attacked=-3 - rng.random(),
-        logprob_rounded=-2.9 - rng.random(),
-        epsilon=16 / 255,
-        perturbation_linf=16 / 255,
-        attack=json.dumps(_ATTACK),
-        decode='{"mode": "greedy"}',
-        meta=sample.meta,
-    )
-
-
-def _message(role: str, text: str, image: bool = False) -> list[records.Message]:
-    parts = [records.Part(type="image")] if image else []
+def _message(role: str, text: str, images: int = 0) -> list[records.Message]:
+    parts = [records.Part(type="image")] * images
     return [records.Message(role=role, content=[*parts, records.Part(type="text", text=text)])]  # type: ignore[arg-type]
 
 
 def _pair(negative: records.Negative, rng: random.Random) -> records.PreferencePair:
     gain = rng.gauss(0.8, 0.4)
+    image_only = negative.rejected is None
     return records.PreferencePair(
         sample_id=negative.sample_id,
         images=negative.images,
         rejected_images=negative.rejected_images,
-        prompt=_message("user", negative.question, image=True),
+        prompt=_message("user", negative.question, images=len(negative.images)),
         chosen=_message("assistant", negative.chosen),
-        rejected=_message("assistant", negative.rejected or ""),
+        rejected=_message("assistant", negative.rejected) if negative.rejected is not None else [],
         question_kind=negative.question_kind,
         negative_kind=negative.kind,
         blind="mask",
         gain_chosen=gain,
-        gain_rejected=gain - rng.random(),
+        gain_rejected=None if image_only else gain - rng.random(),
         token_gains_chosen=[gain],
-        token_gains_rejected=[0.0],
+        token_gains_rejected=[] if image_only else [0.0],
         logprob_chosen=-0.2,
-        logprob_rejected=-2.0,
+        logprob_rejected=None if image_only else -2.0,
         blind_logprob_chosen=-1.0,
-        blind_logprob_rejected=-1.0,
+        blind_logprob_rejected=None if image_only else -1.0,
         meta=negative.meta,
     )
 
@@ -243,7 +247,7 @@ def _group(sample: Sample, index: int, rng: random.Random) -> records.RolloutGro
     return records.RolloutGroup(
         sample_id=sample.sample_id,
         images=sample.images,
-        prompt=_message("user", sample.question, image=True),
+        prompt=_message("user", sample.question, images=1),
         answer=sample.answer,
         question_kind=sample.kind,
         answer_form=sample.answer_form,
@@ -273,44 +277,53 @@ def _completion(sample: Sample, wrong: str, right: bool) -> records.Completion:
     )
 
 
-def _steps(key: str, start: int, rng: random.Random) -> Iterator[records.TrainingStep]:
+def _steps(key: str, start: int, plan: Plan, rng: random.Random) -> Iterator[records.TrainingStep]:
+    """Made-up curves; what the objective does not look at is null."""
     name = key.split("/")[1]
-    method = name.isdigit()
+    seen = passes.passes if (passes := objective_passes(plan.objective, image_term=plan.images is not None)) else ()
+    ratios, pairs = plan.objective in ("grpo", "none"), bool(seen)
     for step in range(start, start + 40):
         at = step / 80
+        loss = rng.gauss(0, 0.1) if ratios else 1.5 * 0.96**step + 0.1 * rng.random()
         yield records.TrainingStep(
             step=step,
-            round_index=int(name) if method else 0,
+            round_index=int(name) if name.isdigit() else 0,
             learning_rate=1e-4,
-            loss=rng.gauss(0, 0.1) if method else 1.5 * 0.96**step + 0.1 * rng.random(),
-            offline_loss=rng.gauss(-0.2, 0.1) if method else None,
-            online_loss=rng.gauss(0.1, 0.05) if method and step % 7 else None,
+            loss=loss,
+            offline_loss=loss - 0.1 if pairs else None,
+            online_loss=rng.gauss(0.1, 0.05) if plan.online and step % 7 else None,
             grad_norm=1 + rng.random(),
-            kl=0.5 * at + 0.05 * rng.random(),
-            clip_fraction=0.1 * rng.random(),
+            kl=None if plan.objective == "sft" else 0.5 * at + 0.05 * rng.random(),
+            clip_fraction=0.1 * rng.random() if ratios else 0.0,
             advantage_abs=0.8,
-            reward=0.4 + 0.5 * at + 0.1 * rng.random() if method else None,
-            groups_offline=8,
-            groups_online=8 if method else 0,
-            groups_zero_variance=3,
+            reward=0.4 + 0.5 * at + 0.1 * rng.random() if plan.online else None,
+            groups_offline=8 if pairs else 0,
+            groups_online=8 if plan.online else 0,
+            groups_zero_variance=3 if plan.online else 0,
             tokens=900,
-            chosen_logprob=-1 + 0.8 * at + 0.05 * rng.random(),
-            rejected_logprob=-1.5 - 3 * at,
-            chosen_drift=0.1,
+            chosen_logprob=-1 + 0.8 * at + 0.05 * rng.random() if pairs else None,
+            rejected_logprob=-1.5 - 3 * at if REJECTED in seen else None,
+            chosen_drift=0.1 if pairs else None,
+            chosen_reward=0.4 * at + 0.05 * rng.random() if pairs else None,
+            rejected_reward=-2 * at + 0.1 * rng.random() if REJECTED in seen else None,
+            wrong_image_reward=-0.8 * at + 0.1 * rng.random() if WRONG in seen else None,
+            positions=4000,
             stopped=False,
             seconds=0.1,
             cpu_seconds=0.1,
         )
 
 
-_SKILL = {"base": 0.05, "sft": 0.85, "dpo": 0.5, "trained": 0.6}
+_SKILL = {"base": 0.05, "sft": 0.85, "dpo": 0.5}
 
 
-def _predictions(samples: Sequence[Sample], rng: random.Random) -> Iterator[records.Prediction]:
-    for label, skill in _SKILL.items():
+def _predictions(
+    labels: Sequence[str], samples: Sequence[Sample], rng: random.Random
+) -> Iterator[records.Prediction]:
+    for label in labels:
         for sample in samples:
             meta = json.loads(sample.meta)
-            right = rng.random() < (skill if meta["conflict"] else 0.95)
+            right = rng.random() < (_SKILL.get(label, 0.6) if meta["conflict"] else 0.95)
             closed = sample.kind != "open"
             yield records.Prediction(
                 policy=label,

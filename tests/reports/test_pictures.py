@@ -14,7 +14,8 @@ from PIL import Image
 from mbpo_core.errors import DataError
 from mbpo_core.reports.figure import write_figure
 from mbpo_core.reports.pictures import amplified_difference, decode, difference_factor, largest_change, picture
-from tests.reports.fake_run import attacked, fake_run
+from tests.reports.fake_negatives import attacked
+from tests.reports.fake_run import fake_run
 
 
 def image(*size: int, value: int = 100) -> Image.Image:

@@ -90,3 +90,9 @@ def plain(rows: JobRows, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     from tests.training.rows import job
 
     return trained(job(tmp_path_factory.mktemp("plain")), rows)
+
+
+@pytest.fixture(scope="session")
+def image_rows(demo_policy: Policy, offline_samples: list[Sample]) -> JobRows:
+    """`rows` whose pairs have another sample's picture as their rejected image."""
+    return job_rows(demo_policy, offline_samples, rejected_images=True)

@@ -1,7 +1,7 @@
 """What each objective makes of log-probs, written out a second time from recipes 1.6, 2.5, 3 and 4.
 
-Nothing of `objectives` is called. The numbers differ from the defaults and from each other, so that no setting can stand
-in for another; `CASES` and `CLIPS` say which settings they belong to.
+Nothing of `objectives` is called. The numbers differ from the defaults and from each other, so that no setting can
+stand in for another; `CASES` and `CLIPS` say which settings they belong to.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbpo_core.config import PolicyConfig
-from mbpo_core.models.resolve import resolve_model
 from tests.training.oracle import SlowGroup, SlowPair
+from tests.training.rows import SECOND
 
 SHIFT = 0.15
 """mpo: mean reward so far."""
@@ -141,7 +140,6 @@ def mrpo(share: float) -> PairFormula:
     return formula
 
 
-SECOND = {"second_reference": str(resolve_model(PolicyConfig(model="demo:soft")))}
 CASES: dict[str, tuple[dict[str, Any], PairFormula]] = {
     "dpo": ({}, lambda p, _: text(p, 0.3)),
     "ipo": ({}, ipo),

@@ -18,6 +18,8 @@ from mbpo_core.training.rows import ListTable
 
 POLICY = PolicyConfig(model="demo:absolute", device="cpu")
 DIGEST = "base"
+SECOND = {"second_reference": str(resolve_model(PolicyConfig(model="demo:soft")))}
+"""What objective mrpo needs."""
 
 
 def conversation(question: str) -> list[Row]:
@@ -107,10 +109,18 @@ def job(work: Path, *, rounds: int = 1, round_index: int = 0, **settings: Any) -
     )
 
 
-def job_rows(policy: Policy, samples: list[Sample], *, pairs: int = 4, rollouts: int = 4, flat: int = 1) -> JobRows:
+def job_rows(
+    policy: Policy,
+    samples: list[Sample],
+    *,
+    pairs: int = 4,
+    rollouts: int = 4,
+    flat: int = 1,
+    rejected_images: bool = False,
+) -> JobRows:
     """Pairs and rollouts together."""
     online = rollout_rows(policy, samples[::-1], rollouts, flat=flat)
-    return JobRows(ListTable(pair_rows(samples, pairs)), ListTable(online))
+    return JobRows(ListTable(pair_rows(samples, pairs, rejected_images=rejected_images)), ListTable(online))
 
 
 def _answer(text: str) -> Row:

@@ -170,7 +170,7 @@ def test_the_models_and_pairs_leave_nothing_at_zero(everything: Everything) -> N
     """What the comparisons below rest on."""
     for p in everything.pairs:
         for side, view in (("chosen", "clean"), ("rejected", "clean"), ("chosen", "wrong"), ("slip", "clean")):
-            assert 1e-3 < abs(p.delta(side, view).item()) < 10  # type: ignore[arg-type]
+            assert 1e-3 < abs(p.delta(side, view).item()) < 10
         assert p.divergence("rejected").item() > 1e-3
         assert abs(p.gain("policy", "mask").item() - p.gain("reference", "mask").item()) > 0.01
     assert [len(p.slip) for p in everything.pairs] == [20, 2, 8]
@@ -199,7 +199,7 @@ def test_pairs_as_groups_of_two(everything: Everything, mode: str) -> None:
     kind, first = "shaped" if mode == "shaped" else "token", mode in ("on_policy", "shaped")
     loss = -torch.stack([mean_of_means(pair_members(p, kind, on_policy=first)) for p in everything.pairs]).mean()
     ratio = "on_policy" if mode == "recorded" else mode
-    config = TrainingConfig(use_online=False, offline_ratio=ratio, **CLIPS)  # type: ignore[arg-type]
+    config = TrainingConfig(use_online=False, offline_ratio=ratio, **CLIPS)
     figures = assert_step(everything, config, loss, recorded=mode == "recorded")
     assert figures["clipped"] > 2, "the floor is at work, and the clip"
 
@@ -209,8 +209,8 @@ def test_pairs_and_online_groups_under_one_surrogate(everything: Everything, sur
     """W = 3 pairs of half a weight and two groups; the same surrogate for both."""
     pairs = [mean_of_means(pair_members(p, surrogate)) for p in everything.pairs]
     groups = [mean_of_means(online_members(g, surrogate)) for g in everything.groups]
-    loss = -(0.5 * sum(pairs) + sum(groups)) / 3.5
-    config = TrainingConfig(surrogate=surrogate, offline_ratio="reference", offline_weight=0.5, **CLIPS)  # type: ignore[arg-type]
+    loss = -(0.5 * torch.stack(pairs).sum() + torch.stack(groups).sum()) / 3.5
+    config = TrainingConfig(surrogate=surrogate, offline_ratio="reference", offline_weight=0.5, **CLIPS)
     figures = assert_step(everything, config, loss)
     assert figures["loss_offline"] == pytest.approx(-0.5 * sum(one.item() for one in pairs) / 3.5, rel=1e-4, abs=1e-6)
     assert figures["loss_online"] == pytest.approx(-sum(one.item() for one in groups) / 3.5, rel=1e-4, abs=1e-6)
@@ -221,25 +221,25 @@ def test_advantages_by_another_spread(everything: Everything, scale: str) -> Non
     members = [pair_members(p, scale=scale) for p in everything.pairs]
     members += [online_members(g, scale=scale) for g in everything.groups]
     loss = -torch.stack([mean_of_means(group) for group in members]).mean()
-    config = TrainingConfig(advantage_scale=scale, offline_ratio="reference", **CLIPS)  # type: ignore[arg-type]
+    config = TrainingConfig(advantage_scale=scale, offline_ratio="reference", **CLIPS)
     assert_step(everything, config, loss)
 
 
 @pytest.mark.parametrize("normalization", ["sequence", "token", "constant"])
 def test_pairs_of_one_loss_beside_groups_of_tokens(everything: Everything, normalization: str) -> None:
     """A pair has w_b / W of the step whatever its length; the groups share what is left as the normalisation says."""
-    losses = sum(text(p, 0.3) for p in everything.pairs) * 0.5 / 3.5
+    losses = torch.stack([text(p, 0.3) for p in everything.pairs]).sum() * 0.5 / 3.5
     groups = [online_members(g) for g in everything.groups]
     tokens = [one for group in groups for one in group]
     if normalization == "sequence":
-        online = sum(mean_of_means(group) for group in groups) / 3.5
+        online = torch.stack([mean_of_means(group) for group in groups]).sum() / 3.5
     elif normalization == "token":
         online = 2 / 3.5 * torch.cat(tokens).mean()
     else:
         online = torch.cat(tokens).sum() / (4 * 7) / 3.5
     config = TrainingConfig(
         objective="dpo", dpo_beta=0.3, offline_weight=0.5, normalization=normalization, constant_length=7, **CLIPS
-    )  # type: ignore[arg-type]
+    )
     loss = losses - online
     assert_step(everything, config, loss)
 
@@ -253,7 +253,7 @@ def test_terms_on_top_of_token_losses(everything: Everything) -> None:
         "sft": [nll(p) for p in everything.pairs],
     }
     for objective, several in own.items():
-        config = TrainingConfig(objective=objective, use_online=False, offline_ratio="reference", **CLIPS, **terms)  # type: ignore[arg-type]
+        config = TrainingConfig(objective=objective, use_online=False, offline_ratio="reference", **CLIPS, **terms)
         loss = torch.stack([one + other for one, other in zip(several, added, strict=True)]).mean()
         assert_step(everything, config, loss)
 

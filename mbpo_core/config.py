@@ -152,7 +152,7 @@ class NegativesConfig(Section):
     keywords: int = Field(3, ge=1, le=100, description="Most keywords of an answer, K.")
     position_power: float = Field(1.0, ge=0, description="phi: fall of a word's influence with distance in words.")
     similarity_weight: float = Field(1.0, ge=0, description="gamma: weight of word similarity.")
-    position_decay: float = Field(0.01, ge=0, description="lambda: fall of a word's weight with its place, per token.")
+    position_decay: float = Field(0.01, ge=0, description="lambda: fall of a word's weight with its place, per word.")
     word_vectors: str = Field(
         "", description="Text file of word vectors (word2vec or GloVe form); the policy's input embeddings if empty."
     )
@@ -223,6 +223,9 @@ class ImagesConfig(NegativesConfig):
     method: Literal[
         "adversarial", "noise", "diffusion", "blank", "key_region", "masked", "crop", "retrieved", "counterfactual",
     ] = Field("key_region", description="Generator of images; `mbpo methods` says what each does.")  # fmt: skip
+    responses: Literal["decoded", "none"] = Field(
+        "none", description="What a pair without a rejected response gets; the others keep theirs."
+    )
 
 
 class PairsConfig(Section):
@@ -266,6 +269,13 @@ class RolloutsConfig(Section):
     max_new_tokens: int = Field(24, ge=1, le=4096, description="Longest completion, tokens.")
     accuracy_reward: float = Field(1.0, gt=0, description="Reward of a right answer.")
     format_reward: float = Field(0.2, ge=0, description="Reward of an answer in the asked form; below accuracy_reward.")
+    overlong_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Last share of max_new_tokens over which an answer loses up to accuracy_reward for its length "
+        "(DAPO); 0 takes nothing away.",
+    )
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(16, "Prompts sampled together.", ge=1)
     part_rows: int = knob(128, "Groups a Parquet part (rounded up to whole batches).", ge=1)
@@ -465,7 +475,8 @@ class PipelineConfig(Section):
         """Put the method's settings under what the config says itself."""
         if not isinstance(data, dict) or not _known(data.get("method", "mbpo")):
             return data  # refused later, by name
-        return _under(METHODS[data.get("method", "mbpo")].settings, data)
+        plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in data.items()}
+        return _under(METHODS[plain.get("method", "mbpo")].settings, plain)
 
     @model_validator(mode="after")
     def _baselines_have_pairs(self) -> PipelineConfig:

@@ -483,9 +483,9 @@ METHODS: dict[str, MethodEntry] = {
         _groups_only(advantage_scale="none", normalization="constant", beta=0.0),
     ),
     "dapo": _method(
-        "online groups with a higher upper clip, a mean over all tokens, and no KL term",
+        "online groups with a higher upper clip, a mean over all tokens, a penalty for length, and no KL term",
         "arXiv:2503.14476",
-        _groups_only(normalization="token", clip_high=0.28, beta=0.0),
+        _groups_only(normalization="token", clip_high=0.28, beta=0.0) | {"rollouts": {"overlong_share": 0.2}},
     ),
     "gspo": _method(
         "online groups with one ratio a sequence",

@@ -138,7 +138,8 @@ class Completion(Record):
     reason: str = Field(description="Why the verifier decided so.")
     accuracy_reward: float
     format_reward: float
-    reward: float = Field(description="accuracy_reward + format_reward.")
+    length_reward: float = Field(default=0.0, description="What a long answer loses, <= 0 (rollouts.overlong_share).")
+    reward: float = Field(description="The sum of the three.")
 
 
 class RolloutGroup(Record):

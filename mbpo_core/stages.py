@@ -23,6 +23,13 @@ def _sample_sources(section: config.SamplesConfig) -> dict[str, External]:
     }
 
 
+def _negative_sources(section: config.NegativesConfig) -> dict[str, External]:
+    """Models and tables that a generator reads from disk: what is in them counts, not where they lie."""
+    names = ("word_vectors", "grounding_model", "segmentation_model", "clip_model")
+    read = section.read()
+    return {name: External(Path(read[name])) for name in names if read.get(name)}
+
+
 SAMPLES = StageSpec(
     name="samples",
     version=1,
@@ -64,6 +71,7 @@ NEGATIVES = StageSpec(
         "length": "filtered",
     },
     uses_policy=True,
+    external=_negative_sources,
 )
 
 PAIRS = StageSpec(

@@ -213,7 +213,7 @@ def test_settings_of_other_generators_decide_nothing() -> None:
         identity = NegativesConfig(method=name).identity().keys()  # type: ignore[arg-type]
         assert set(entry.settings) <= identity
         assert not {s for other in NEGATIVES.values() for s in other.settings} - set(entry.settings) & identity
-    assert ImagesConfig(method="crop").identity() == base.identity()
+    assert ImagesConfig(method="crop").identity() == NegativesConfig(method="crop", responses="none").identity()
 
 
 def test_settings_of_other_objectives_decide_nothing() -> None:
@@ -288,3 +288,9 @@ def test_no_torch_is_imported(module: str) -> None:
     script = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_sections_given_as_objects_keep_the_methods_settings() -> None:
+    config = PipelineConfig(method="mdpo", training=TrainingConfig(learning_rate=0.5))
+    assert (config.training.objective, config.training.learning_rate) == ("mdpo", 0.5)
+    assert config.images.method == "crop"

@@ -1,4 +1,4 @@
-"""The comparison as a picture: a panel a metric, a dot with its interval a method."""
+"""The comparison as a picture: a panel a metric, for each method a dot with its interval, and a tick for each seed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ def _draw(panel: Any, comparison: Comparison, metric: str, names: dict[str, str]
             continue
         value, low, high = (scale * entry[key] for key in ("value", "low", "high"))
         color = _COLORS[verdict(comparison, label, metric)]
+        seeds = [scale * one["policies"][label][metric]["value"] for one in comparison.each]
+        panel.plot(seeds, [place + 0.22] * len(seeds), "|", color=color, alpha=0.6, ms=5)
         panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, ms=5)
         if place == 0:
             panel.axvline(value, color="#9aa2ae", linestyle="--", linewidth=1, zorder=0)

@@ -53,7 +53,8 @@ class Comparison:
         summary: over seeds, as `combine_summaries` gives it; of the one seed where there is one.
         spent: by policy label, means over seeds; the base has none.
         seeds: how many.
-        budget: token positions that each method was given; 0 where epochs decide.
+        budget: token positions that each method was given.
+        each: the summaries of the seeds.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Comparison:
     spent: Mapping[str, Spent]
     seeds: int
     budget: int
+    each: Sequence[Summary] = ()
 
     @property
     def metrics(self) -> list[str]:
@@ -108,7 +110,7 @@ def compare_seeds(
     """
     summary = combine_summaries(summaries) if len(summaries) > 1 else in_order(summaries[0])
     means = {label: Spent.mean([one[label] for one in spent]) for label in spent[0]}
-    return Comparison(name, summary, means, len(summaries), budget)
+    return Comparison(name, summary, means, len(summaries), budget, summaries)
 
 
 def titles(comparison: Comparison) -> dict[str, str]:

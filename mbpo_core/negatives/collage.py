@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from random import Random
 
 import torch
@@ -49,13 +50,11 @@ def collage(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
 
 def _collage(bench: Bench, known: Known) -> Made | Unmade:
     if len(known.task.images) != 1:
-        return Unmade(
-            "nothing_to_change", f"the sample has {len(known.task.images)} pictures, a collage is made of one"
-        )
+        return Unmade("nothing_to_change", f"the sample has {len(known.task.images)} pictures; one is put among others")
     settings = bench.settings
     random = Random(derive_seed(known.seed, "collage"))
     wanted = 1 if settings.layout == "picture_in_picture" else settings.collage_images - 1
-    others = [found for found, _ in zip(_others(bench, known, random), range(wanted), strict=False)]
+    others = list(islice(_others(bench, known, random), wanted))
     if len(others) < wanted:
         return Unmade("no_other_image", f"{wanted} other pictures are wanted, {len(others)} can be read")
     own, beside = known.task.images[0], [picture for _, picture in others]

@@ -93,7 +93,7 @@ def recolour(images: Tensor, degrees: float) -> Tensor:
     return torch.stack([value - spread * torch.minimum(k, 4 - k).clamp(0, 1) for k in steps], dim=1)
 
 
-def _nearest(bench: Bench, known: Known, ranked: Ranked) -> Made | Unmade | None:
+def _nearest(bench: Bench, known: Known, ranked: Ranked) -> Made | None:
     same = {entry.sample_id for entry in bench.gallery.same_question(known.task) if _differs(entry, known)}
     near = list(ranked) if same else ranked
     alike = (one for one in near if one[0].sample_id in same) if same else ()
@@ -105,15 +105,13 @@ def _nearest(bench: Bench, known: Known, ranked: Ranked) -> Made | Unmade | None
     return None
 
 
-def _show(
-    bench: Bench, known: Known, entry: Entry, way: str, same_question: bool, **more: float
-) -> Made | Unmade | None:
-    """The pictures of a sample in place of the task's; None where it has none that could be."""
+def _show(bench: Bench, known: Known, entry: Entry, way: str, same_question: bool, **more: float) -> Made | None:
+    """The pictures of a sample in place of the task's; None where they cannot be shown."""
     pictures = bench.gallery.instead(known.task, entry)
-    if pictures is None:
+    if pictures is None or bench.gallery.too_long(known.task, pictures):
         return None
     how = {"from": way, "sample": entry.sample_id, "answer": entry.answer, "same_question": same_question, **more}
-    return bench.gallery.too_long(known.task, pictures) or Made(pictures=pictures, how=how)
+    return Made(pictures=pictures, how=how)
 
 
 def _edit(bench: Bench, known: Known, region: Region) -> Made | Unmade:

@@ -10,11 +10,12 @@ from mbpo_core.negatives.items import Made, Unmade
 
 
 def retrieved(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
-    """The pictures of another sample whose embedding has the largest cosine to the sample's own; see `Gallery.embed`.
+    """The pictures of another sample whose embedding has the largest cosine to the sample's own; see `embed`.
 
-    They come at their own native size. Pictures equal to the sample's are passed over: the questions about one
-    picture would else retrieve it from one another. The rejected response is the policy's answer to the other
-    picture, where Re-Align has the policy refill masked spans of the chosen one.
+    They come at their own native size. Pictures equal to the sample's are passed over, because the questions about one
+    picture would else retrieve it from one another, and so are those that make the prompt too long for the model. The
+    rejected response is the policy's answer to the other picture, where Re-Align has the policy refill masked spans of
+    the chosen one.
 
     Source: Re-Align arXiv:2502.13146.
     """
@@ -24,7 +25,8 @@ def retrieved(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
 
 def _retrieve(bench: Bench, known: Known, ranked: Ranked) -> Made | Unmade:
     for entry, cosine in ranked:
-        if (pictures := bench.gallery.instead(known.task, entry)) is not None:
+        pictures = bench.gallery.instead(known.task, entry)
+        if pictures is not None and not bench.gallery.too_long(known.task, pictures):
             how = {"sample": entry.sample_id, "answer": entry.answer, "cosine": cosine}
-            return bench.gallery.too_long(known.task, pictures) or Made(pictures=pictures, how=how)
-    return Unmade("no_other_image", f"no other sample shows {len(known.task.images)} other readable pictures")
+            return Made(pictures=pictures, how=how)
+    return Unmade("no_other_image", f"no other sample has {len(known.task.images)} other pictures that can be shown")

@@ -147,7 +147,8 @@ def bars(title: str, values: Sequence[tuple[str, str, float]], *, note: str = ""
         parts.append(f'<rect class="length {style}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="16"/>')
         parts.append(f'<line class="mark" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top - 3:.1f}" y2="{top + 19:.1f}"/>')
     said = "; ".join(f"{name}: {value:.3g}" for name, _, value in values)
-    return Chart(title, _svg(title, f"Bars from zero. {said}.", "".join(parts), TOP + len(values) * _BAR_STEP), note=note)
+    svg = _svg(title, f"Bars from zero. {said}.", "".join(parts), TOP + len(values) * _BAR_STEP)
+    return Chart(title, svg, note=note)
 
 
 def track(title: str, marks: Sequence[Mark], *, low: float, high: float) -> Markup:

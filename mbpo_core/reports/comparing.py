@@ -46,7 +46,7 @@ def factor_for(several: Iterable[Looks]) -> int:
 
 
 def side_by_side(
-    looks: Looks, kind: str, question: str, factor: int, *, name: str = "", regions: Mapping[int, Captioned] | None = None
+    looks: Looks, kind: str, question: str, factor: int, *, name: str = "", regions: Mapping[int, Captioned] = {}
 ) -> list[Captioned]:
     """Captioned pictures of a row: each clean image, its region where it has one, the rejected image, the difference.
 
@@ -64,7 +64,7 @@ def side_by_side(
         number = f" {place + 1}" if several else ""
         caption = f"image{number}" if several and not looks.rejected else f"clean{number}"
         shown.append((caption, picture(clean, f"Image{number} of the question: {question}")))
-        shown += [regions[place]] if regions and place in regions else []
+        shown += [regions[place]] if place in regions else []
         if place < len(looks.rejected):
             wrong = looks.rejected[place]
             shown.append((f"{name or plain(kind)}{number}", picture(wrong, words_for(kind).picture)))

@@ -68,7 +68,8 @@ def curves_section(inputs: Mapping[str, Reader]) -> Curves | None:
     starts = [step["at"] for step in (method.steps if method else ()) if step["starts_round"]][1:]
     charts = [*(_of_method(method, starts) if method and method.steps else []), *_of_all(runs, baselines, starts)]
     # A method without groups has no reward, one without pairs no log-probs of them: no empty charts for these.
-    return Curves([chart for chart in charts if not chart.empty], [(run.title, _line(run.steps)) for run in runs], starts)
+    charts = [chart for chart in charts if not chart.empty]
+    return Curves(charts, [(run.title, _line(run.steps)) for run in runs], starts)
 
 
 def _trained(label: str, readers: Sequence[Reader]) -> _Trained:

@@ -141,15 +141,14 @@ def _absent(inputs: Mapping[str, Reader]) -> list[str]:
     if not trained:
         return []
     name = title_of(method_label(inputs))
-    name = name[:1].upper() + name[1:]
     on_pairs = trained[0][1].manifest.config.get("objective") != "none"
     sentences = []
     if not rounds_of(inputs, "pairs"):
-        sentences.append(f"{name} learns from verified online groups alone: nothing is mined, and there are no pairs.")
+        sentences.append(f"No negatives and no pairs: {name} learns from verified online groups alone.")
     elif not on_pairs:
-        sentences.append(f"{name} learns from verified online groups alone; the pairs are for the baselines.")
+        sentences.append(f"The pairs are for the baselines: {name} learns from verified online groups alone.")
     if not rounds_of(inputs, "rollouts"):
-        sentences.append(f"{name} learns from pairs alone: there are no rollouts.")
+        sentences.append(f"No rollouts: {name} learns from pairs alone.")
     return sentences
 
 

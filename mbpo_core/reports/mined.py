@@ -8,8 +8,9 @@ from typing import Any
 
 from mbpo_core.reports.charts import Chart, histogram
 from mbpo_core.reports.comparing import Captioned, Looks, factor_for, looks_of, side_by_side
+from mbpo_core.reports.finding import how_found, region_line
 from mbpo_core.reports.kinds import origin, plain
-from mbpo_core.reports.sources import Rounds, filled, message_text, spread_rows
+from mbpo_core.reports.sources import Rounds, filled, message_text, parse_meta, spread_rows
 from mbpo_core.stage import Row
 
 
@@ -20,6 +21,8 @@ class PairCard:
     Attributes:
         round_name: "round 1"; "" where pairs were mined once.
         rejected: None where only the image is dispreferred.
+        region: the words that the key region belongs to and what found it; "" where no region was looked for.
+        found: how the rejected image was found or made; "" where its kind says it all.
     """
 
     sample_id: str
@@ -34,6 +37,8 @@ class PairCard:
     blind_answer: str
     gain_chosen: float
     gain_rejected: float | None
+    region: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def pairs_section(pairs: Rounds, negatives: Rounds, wanted: int) -> MinedPairs |
 
     Args:
         pairs: the pairs of each mining.
-        negatives: where the policy's clean and blind answers are found; may be missing.
+        negatives: where the policy's clean and blind answers are found, and how images were; may be missing.
         wanted: pairs shown, taken at even distances and dealt over the rounds.
     """
     pairs = filled(pairs)
@@ -83,8 +88,8 @@ def pairs_section(pairs: Rounds, negatives: Rounds, wanted: int) -> MinedPairs |
 
 
 def _answers(negatives: Rounds, wanted: set[tuple[int, str]]) -> dict[tuple[int, str], Row]:
-    """What the policy said, by round and sample."""
-    columns = ["sample_id", "clean_answer", "blind_answer"]
+    """What the policy said and how the row came about, by round and sample."""
+    columns = ["sample_id", "clean_answer", "blind_answer", "keywords", "detector", "attack"]
     found = (((index, row["sample_id"]), row) for index, reader in negatives for row in reader.rows(columns=columns))
     return {key: row for key, row in found if key in wanted}
 
@@ -104,6 +109,8 @@ def _card(row: Row, looks: Looks, answers: Mapping[str, Any], factor: int, round
         blind_answer=answers.get("blind_answer", ""),
         gain_chosen=row["gain_chosen"],
         gain_rejected=row["gain_rejected"],
+        region=region_line(answers) if answers else "",
+        found=how_found(parse_meta(answers.get("attack"))),
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mbpo_core.reports.finding import found_counts, says_the_other
 from mbpo_core.reports.kinds import Words, origin, settings_line, words_for
 from mbpo_core.reports.sources import Rounds, filled, parse_meta, percent, same_words
 from mbpo_core.stage import Reader, Row
@@ -13,7 +14,7 @@ from mbpo_core.stage import Reader, Row
 COLUMNS: tuple[str, ...] = (
     "kind", "question_kind", "chosen", "rejected", "clean_answer", "clean_correct", "attacked_answer", "blind_answer",
     "flipped", "flipped_unrounded", "logprob_clean", "logprob_attacked", "logprob_rounded", "perturbation_linf",
-    "attack", "meta",
+    "detector", "attack", "meta",
 )  # fmt: skip
 
 Line = tuple[str, str, str]
@@ -40,6 +41,8 @@ class NegativeFacts:
         rounds: headings of the facts' columns; none where there is one mining.
         heads: headings of `by_kind`.
         by_kind: over all rounds.
+        counts: what was counted and by what: detectors of key regions, ways to a rejected image.
+        says: how often the policy answers another image of the same question as that image's own sample does.
     """
 
     title: str
@@ -49,6 +52,8 @@ class NegativeFacts:
     facts: list[Fact]
     heads: list[str]
     by_kind: list[list[str]]
+    counts: list[tuple[str, list[tuple[str, int]]]]
+    says: str
 
 
 def negatives_section(rounds: Rounds) -> NegativeFacts | None:
@@ -57,7 +62,7 @@ def negatives_section(rounds: Rounds) -> NegativeFacts | None:
     if not rounds:
         return None
     several = [_Mined.of(reader) for _, reader in rounds]
-    first = several[0]
+    first, rows = several[0], [row for mined in several for row in mined.rows]
     return NegativeFacts(
         title=_title(first),
         method=settings_line(first.kind, parse_meta(first.rows[0]["attack"])),
@@ -66,6 +71,8 @@ def negatives_section(rounds: Rounds) -> NegativeFacts | None:
         facts=_merged([mined.lines() for mined in several]),
         heads=["question kind", "samples", "right on the clean image", *([_flipped(first.words)] * first.shows_images)],
         by_kind=_by_kind(several),
+        counts=found_counts(rows),
+        says=says_the_other(rows),
     )
 
 
@@ -139,7 +146,7 @@ class _Mined:
         if not self.words.in_ball:
             path = _path(clean, rounded)
             return [
-                ("Chosen answer less likely on the rejected image", weaker, "elsewhere nothing is wrong with that image"),
+                ("Chosen answer less likely on the rejected image", weaker, "elsewhere nothing is wrong with it"),
                 ("Mean log p(chosen)", path, "nats per token: clean image, rejected image"),
             ]
         largest = max(row["perturbation_linf"] for row in self.rows)

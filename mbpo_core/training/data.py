@@ -23,6 +23,14 @@ Source = Literal["offline", "online"]
 
 _PAIR = ("sample_id", "chosen", "rejected")
 _ROLLOUT = ("sample_id", "temperature", "completions")
+_COLUMNS: dict[View, str] = {
+    "clean": "images",
+    "rejected": "rejected_images",
+    "blind": "images",
+    "masked": "images",
+}
+"""Where a view finds its pictures."""
+
 _EMPTY = Prompt(token_ids=[])
 
 
@@ -68,9 +76,18 @@ class GroupSet:
 
     def looks(self, indices: Sequence[int], passes: Sequence[Pass], *, grad: bool = False) -> list[Look]:
         """Groups of one source, once under each view that the passes have; may be called in another thread."""
+        views = by_view(passes)
+        if not views:
+            return []
+        rows = [self._row(index, [_COLUMNS[view] for view in views]) for index in indices]
         return [
-            Look(several, [self._shown(index, view, several) for index in indices], self._blind(view), grad)
-            for view, several in by_view(passes).items()
+            Look(
+                several,
+                [self._shown(index, row, view, several) for index, row in zip(indices, rows, strict=True)],
+                self._config.blind if view == "blind" else None,
+                grad,
+            )
+            for view, several in views.items()
         ]
 
     def positions(self, index: int) -> int:
@@ -133,12 +150,17 @@ class GroupSet:
             self._groups.append(group)
         return range(begin, len(self))
 
-    def _shown(self, index: int, view: View, passes: Sequence[Pass]) -> PromptGroup:
+    def _row(self, index: int, images: Sequence[str]) -> Row:
+        """A group's prompt and pictures, read in one go."""
+        packed = self._groups[index]
+        columns = ("prompt", *dict.fromkeys(images))
+        (row,) = packed.table.slice(packed.place, packed.place + 1, columns=columns)
+        return row
+
+    def _shown(self, index: int, row: Row, view: View, passes: Sequence[Pass]) -> PromptGroup:
         """A group as a view shows it, with the completions of the passes."""
         packed = self._groups[index]
-        column = "rejected_images" if view == "rejected" else "images"
-        (row,) = packed.table.slice(packed.place, packed.place + 1, columns=("prompt", column))
-        pictures = [open_image(image) for image in row[column]]
+        pictures = [open_image(image) for image in row[_COLUMNS[view]]]
         if view == "masked":
             pictures = [black_out(picture, self._config, self._seed, packed.sample_id) for picture in pictures]
         prompt = self._policy.prepare(row["prompt"], pictures)
@@ -147,9 +169,6 @@ class GroupSet:
         # A slip is read as chosen and scored as itself.
         read = [packed.side("chosen" if one.side == "slip" else one.side) for one in passes]
         return PromptGroup(prompt, read, packed.sample_id, targets=[packed.side(one.side) for one in passes])
-
-    def _blind(self, view: View) -> Any:
-        return self._config.blind if view == "blind" else None
 
 
 @dataclass(slots=True)

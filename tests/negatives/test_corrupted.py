@@ -54,6 +54,7 @@ def test_kin_stand_in_the_same_frame(answer: str, place: int, expected: list[str
         ("The banana is red.", "Is the banana red?", 2, {"The car is yellow."}),
         ("There are 3 dogs.", "How many dogs?", 1, {"There are 2 dogs.", "There are 4 dogs."}),
         ("There are 0 dogs.", "How many dogs?", 1, {"There are 1 dogs."}),
+        ("There are 1 dogs.", "How many dogs?", 1, {"There are 0 dogs.", "There are 2 dogs."}),
         ("It weighs 2.50 kg", "How heavy?", 1, {"It weighs 1.50 kg", "It weighs 3.50 kg"}),
         ("Three cats", "How many?", 1, {"Two cats", "Four cats"}),
         ("Nobody knows.", "Who?", 1, {"Nobody knows."}),

@@ -27,6 +27,7 @@ from mbpo_core.objectives.mfpo import mfpo_loss
 from mbpo_core.objectives.mpo import bco_loss, mpo_loss
 from mbpo_core.objectives.mrpo import adaptive_share, clipped_reference, combined_reference
 from mbpo_core.objectives.normalization import completion_weights
+from mbpo_core.objectives.overlong import overlong_penalty
 from mbpo_core.objectives.p2dpo import calibration_loss, focus_weights
 from mbpo_core.objectives.povid import povid_loss
 from mbpo_core.objectives.ratios import sequence_ratio, shaped_probability
@@ -206,3 +207,13 @@ def test_entropies() -> None:
 def test_beta_posterior() -> None:
     assert update(3.0, 1.0, 0.25, 8, 0.5) == pytest.approx((2 + 2, 1 + 6))
     assert update(1.0, 1.0, 1.0, 1, 1.0) == pytest.approx((2, 1))  # not 8: the conditional of the released code
+
+
+@pytest.mark.parametrize(
+    ("length", "penalty"), [(0, 0.0), (16384, 0.0), (16385, -1 / 4096), (18432, -0.5), (20480, -1.0), (20481, -1.0)]
+)
+def test_overlong_penalty(length: int, penalty: float) -> None:
+    """DAPO's own numbers: a limit of 20,480 tokens, of which the last 4,096 cost."""
+    assert overlong_penalty(length, 20480, 4096) == pytest.approx(penalty)
+    assert overlong_penalty(20480, 20480, 0) == 0.0
+    assert overlong_penalty(20481, 20480, 0) == -1.0

@@ -87,7 +87,8 @@ def _made(kind: str, sample: Sample, others: Sequence[Sample], rng: random.Rando
     if kind == "counterfactual":
         return _counterfactual(sample, other, found, rng)
     if kind == "collage":
-        return {"images": [*other.images, *sample.images], "rejected_images": [], "question": f"In image 2, {sample.question}"}
+        shown, question = [*other.images, *sample.images], f"In image 2, {sample.question}"
+        return {"images": shown, "rejected_images": [], "question": question}
     return {"rejected_images": []}
 
 

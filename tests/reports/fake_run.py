@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mbpo_core.records import Sample
 from mbpo_core.stage import ArtifactRef, PolicyRef, Reader, Row
 from mbpo_core.store.manifest import Manifest, TableInfo
 from tests.reports.fake_negatives import fake_negative, wrong_answer
+
 
 @dataclass
 class MemoryReader:
@@ -131,7 +133,7 @@ def plan_of(method: str) -> Plan:
     training = settings.get("training", {})
     objective = training.get("objective", "grpo")
     passes = objective_passes(objective, image_term=training.get("add_image", 0) > 0)
-    wants_images = passes is not None and "rejected image" in passes.needs
+    wants_images = passes is not None and "rejected image" in passes.needs and not settings.get("mined_images")
     return Plan(
         label="trained" if method == "mbpo" else method,
         objective=objective,
@@ -146,10 +148,7 @@ def plan_of(method: str) -> Plan:
 def fake_run(size: int = 60, *, method: str = "mbpo", setting: str = "uniform", seed: int = 0) -> dict[str, Reader]:
     """Readers of every stage of a run with about `size` offline samples."""
     plan, rng = plan_of(method), random.Random(seed)
-    counts = DemoCounts(
-        offline=size, online=size, eval_probe=size, eval_small_probe=size // 2, dev_probe=2, dev_small_probe=2
-    )
-    samples = list(demo_samples("natural" if setting == "natural" else "uniform", seed, counts))
+    samples = _samples(size, setting, seed)
     offline = [sample for sample in samples if sample.split == "offline"]
     online = [sample for sample in samples if sample.split == "online"]
     config = {"source": "demo", "demo_setting": setting}
@@ -166,6 +165,14 @@ def fake_run(size: int = 60, *, method: str = "mbpo", setting: str = "uniform", 
     held_out = [sample for sample in samples if sample.split == "eval"]
     run["evaluation"] = _evaluation(["base", *baselines, plan.label], held_out, rng)
     return run
+
+
+@cache
+def _samples(size: int, setting: str, seed: int) -> list[Sample]:
+    counts = DemoCounts(
+        offline=size, online=size, eval_probe=size, eval_small_probe=size // 2, dev_probe=2, dev_small_probe=2
+    )
+    return list(demo_samples("natural" if setting == "natural" else "uniform", seed, counts))
 
 
 def _mining(plan: Plan, suffix: str, offline: Sequence[Sample], rng: random.Random) -> dict[str, Reader]:
@@ -201,7 +208,7 @@ def _training(key: str, start: int, plan: Plan, rng: random.Random) -> MemoryRea
 
 def _evaluation(labels: Sequence[str], held_out: Sequence[Sample], rng: random.Random) -> MemoryReader:
     rows = list(_predictions(labels, held_out, rng))
-    summary = summarize([row.model_dump() for row in rows], bootstrap=200)
+    summary = summarize([row.model_dump() for row in rows], bootstrap=50)
     return reader("evaluation", {"part": rows}, files={"summary.json": _stored(summary)})
 
 
@@ -317,9 +324,7 @@ def _steps(key: str, start: int, plan: Plan, rng: random.Random) -> Iterator[rec
 _SKILL = {"base": 0.05, "sft": 0.85, "dpo": 0.5}
 
 
-def _predictions(
-    labels: Sequence[str], samples: Sequence[Sample], rng: random.Random
-) -> Iterator[records.Prediction]:
+def _predictions(labels: Sequence[str], samples: Sequence[Sample], rng: random.Random) -> Iterator[records.Prediction]:
     for label in labels:
         for sample in samples:
             meta = json.loads(sample.meta)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from importlib import resources
 
 import pytest
 
-from mbpo_core.reports.charts import Mark, Series, histogram, line_chart, nice_ticks, series_class, track
+from mbpo_core.methods import METHODS
+from mbpo_core.reports.charts import (
+    NAMED_SERIES,
+    OTHER_SERIES,
+    Mark,
+    Series,
+    bars,
+    histogram,
+    line_chart,
+    nice_ticks,
+    series_class,
+    track,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +63,7 @@ def test_chart_without_values_says_so() -> None:
     nothing = line_chart("Reward", [Series("a", "s-base", [(0, None), (1, float("nan"))])], y_label="y")
     assert "no values" in nothing.svg
     assert "no values" in histogram("Gain", [("chosen", "s-chosen", [])], unit="nats").svg
-    assert nothing.legend == []
+    assert nothing.empty
 
 
 def test_histogram_counts_every_value_once() -> None:
@@ -79,6 +93,7 @@ def test_text_is_escaped() -> None:
     charts = [
         line_chart(hostile, [Series(hostile, "s-base", [(0, 1.0), (1, 2.0)])], y_label=hostile).svg,
         histogram(hostile, [(hostile, "s-base", [1.0, 2.0])], unit=hostile).svg,
+        bars(hostile, [(hostile, "s-base", 1.0)]).svg,
         track(hostile, [Mark(hostile, "s-base", 1, 0, 2)], low=0, high=3),
     ]
     for svg in charts:
@@ -88,4 +103,40 @@ def test_text_is_escaped() -> None:
 
 def test_policies_have_classes_of_their_own() -> None:
     assert series_class("trained") == "s-trained"
-    assert series_class("<x>", 5) == "s-other1"
+    assert series_class("<x>") == series_class("<x>")
+    assert series_class("<x>").removeprefix("s-other").isdigit()
+    methods = [series_class(label) for label in METHODS if label not in ("sft", "dpo")]
+    assert set(methods) == {f"s-other{number}" for number in range(OTHER_SERIES)}
+    assert series_class("mfpo") != series_class("mfpo_online")
+
+
+def test_bars_start_at_zero_and_have_their_sign() -> None:
+    drawing = ET.fromstring(bars("Reward bars", [("text", "s-text", 2.0), ("image", "s-image", -1.0)]).svg)
+    text, image = drawing.findall("rect")
+    zero = float(text.attrib["x"])
+    assert float(image.attrib["x"]) + float(image.attrib["width"]) == pytest.approx(zero, abs=0.2)
+    assert float(text.attrib["width"]) == pytest.approx(2 * float(image.attrib["width"]), abs=0.3)
+    assert [label.text for label in drawing.findall("text")] == ["text 2.00", "image −1.00"]
+    assert "no values" not in bars("Reward bars", [("text", "s-text", 0.0)]).svg
+
+
+def test_every_colour_can_be_seen_in_light_and_dark() -> None:
+    """At least 3 to 1 against the panel, WCAG's bound for drawings; and every class that is given out has a colour."""
+    style = (resources.files("mbpo_core.reports") / "templates" / "style.css").read_text(encoding="utf-8")
+    light, dark = (dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media")[:2])
+    for colours in (light, dark):
+        for name in ("base", "sft", "dpo", "trained", "other0", "other1", "other2", "other3", "good", "bad"):
+            assert contrast(colours[name], colours["panel"]) >= 3, name
+    for name in (*NAMED_SERIES, *(f"other{number}" for number in range(OTHER_SERIES)), "text", "image", "part"):
+        assert re.search(rf"\.s-{name}\b[^{{}}]*{{ --c: var\(", style), name
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from mbpo_core.config import ReportConfig
+from mbpo_core.methods import METHODS, title_of
 from mbpo_core.reports.page import build_page
-from tests.reports.fake_run import MemoryReader, fake_run
+from tests.reports.fake_run import MemoryReader, fake_run, plan_of
 
-SECTIONS = ("results", "funnel", "attack", "pairs", "training", "rollouts", "changes", "lineage")
-VOID = {"meta", "link", "img", "br", "path", "line", "circle"}
+SECTIONS = ("results", "funnel", "negatives", "pairs", "training", "rollouts", "changes", "lineage")
+VOID = {"meta", "link", "img", "br", "path", "line", "circle", "rect"}
 
 
 class Page(HTMLParser):
@@ -50,6 +51,11 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run() -> dict[str, Any]:
     return fake_run(30)
+
+
+@pytest.fixture(scope="module")
+def runs(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"mbpo": run} | {method: fake_run(30, method=method) for method in ("mbpo_counterfactual", "image")}
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +118,33 @@ def test_sections_without_inputs_are_left_out(run: dict[str, Any], left: tuple[s
     assert page.open == []
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     expected = {
-        "evaluation": {"results", "changes"}, "pairs": {"pairs", "funnel"}, "negatives": {"attack", "funnel"},
+        "evaluation": {"results", "changes"}, "pairs": {"pairs", "funnel"}, "negatives": {"negatives", "funnel"},
         "training/sft": {"training"}, "rollouts/1": {"rollouts"}, "samples": {"funnel"},
     }  # fmt: skip
     assert ids == (set().union(*(expected[key] for key in left)) | ({"lineage"} if left else set()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_any_method_has_its_sections_and_its_name(method: str) -> None:
+    run, plan = fake_run(12, method=method), plan_of(method)
+    page = Page(build_page(run, ReportConfig(title="A run", pairs=4, rollouts=2, predictions=2)))
+    assert page.open == []
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    absent = set() if plan.mined else {"negatives", "pairs"}
+    absent |= set() if plan.online else {"rollouts"}
+    absent |= set() if plan.images else {"images"}
+    assert ids == {*SECTIONS, "images"} - absent
+    text = "".join(page.text)
+    title = title_of(method)
+    assert f"{title} − base" in text
+    assert f"Loss of {title}" in text
+    assert f"{title} learns from" in text or (plan.mined and plan.online)
+    assert "None" not in text
+    assert "no values" not in text
+    assert "no readable image" not in text
+    attacked = plan.mined and plan.negatives == "adversarial"
+    assert attacked or "the attack" not in text
+    assert attacked or not [image for image in page.named("img") if "attack" in (image["alt"] or "")]
 
 
 def hostile(value: Any, text: str) -> Any:
@@ -139,14 +168,20 @@ def hostile(value: Any, text: str) -> Any:
         "\x00\x1b[31m&lt;b&gt;\u202e",
     ],
 )
-def test_hostile_strings_stay_text(run: dict[str, Any], text: str) -> None:
-    spoiled = {}
+@pytest.mark.parametrize("method", ["mbpo", "mbpo_counterfactual", "image"])
+def test_hostile_strings_stay_text(runs: dict[str, dict[str, Any]], text: str, method: str) -> None:
+    run, spoiled = runs[method], {}
     for key, source in run.items():
         assert isinstance(source, MemoryReader)
         tables = {name: hostile(rows, text) for name, rows in source.tables.items()}
         for row in tables["part"]:
             if "meta" in row:
                 row["meta"] = json.dumps({"prior_answer": text, "probe": text, "conflict": True, text: text})
+            if "attack" in row:
+                ways = {"from": text, "sample": text, "answer": text, "cosine": text, "degrees": text, "crops": [text]}
+                row["attack"] = json.dumps(
+                    {**json.loads(row["attack"]), **ways, "epsilon": text, "same_question": True}
+                )
         manifest = source.manifest.model_copy(
             update={"config": {"title": text, text: text}, "warnings": [text], "dropped": {text: 3}}
         )
@@ -158,7 +193,7 @@ def test_hostile_strings_stay_text(run: dict[str, Any], text: str) -> None:
     tame = Page(build_page(run, ReportConfig(pairs=2, rollouts=2, predictions=2)))
     page = Page(build_page(spoiled, ReportConfig(title=text, pairs=2, rollouts=2, predictions=2)))
     assert page.open == []
-    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in tame.tags} | {"span"}
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in tame.tags} | {"span", "div"}
     attributes = {name for _, found in page.tags for name in found}
     assert attributes <= {name for _, found in tame.tags for name in found} | {"title"}
     assert "49" not in page.text
@@ -173,7 +208,10 @@ def test_pictures_that_cannot_be_read_leave_a_place(run: dict[str, Any]) -> None
     spoiled = {"pairs": replace(run["pairs"], tables={**run["pairs"].tables, "part": rows})}
     page = Page(build_page(spoiled, ReportConfig(pairs=2)))
     assert page.named("img") == []
-    assert "".join(page.text).count("no readable image") == 6
+    assert "".join(page.text).count("no readable image") == 2  # no wrong image was made: no place for one
+    rows = [row | {"rejected_images": [{"bytes": b"broken", "path": None}]} for row in rows]
+    spoiled = {"pairs": replace(run["pairs"], tables={**run["pairs"].tables, "part": rows})}
+    assert "".join(Page(build_page(spoiled, ReportConfig(pairs=2))).text).count("no readable image") == 4
 
 
 def test_page_of_the_demo_stays_small(run: dict[str, Any]) -> None:

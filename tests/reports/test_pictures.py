@@ -13,7 +13,15 @@ from PIL import Image
 
 from mbpo_core.errors import DataError
 from mbpo_core.reports.figure import write_figure
-from mbpo_core.reports.pictures import amplified_difference, decode, difference_factor, largest_change, picture
+from mbpo_core.reports.pictures import (
+    amplified_difference,
+    decode,
+    difference_factor,
+    is_blank,
+    largest_change,
+    outlined,
+    picture,
+)
 from tests.reports.fake_negatives import attacked
 from tests.reports.fake_run import fake_run
 
@@ -46,6 +54,35 @@ def test_difference_needs_two_pictures_of_one_size() -> None:
     assert largest_change(image(4, 4), image(5, 4)) == 0
     assert difference_factor(0) == 1
     assert difference_factor(255) == 1
+
+
+def test_region_keeps_its_pixels_and_dims_the_others() -> None:
+    mask = image(8, 8, value=0)
+    mask.paste((255, 255, 255), (2, 2, 5, 5))
+    shown = outlined(image(8, 8), mask)
+    assert shown is not None
+    pixels = np.asarray(shown)
+    assert (pixels[2:5, 2:5] == 100).all()
+    assert (pixels[1, 2:5] == (255, 62, 165)).all()
+    assert tuple(pixels[7, 7]) == (35, 35, 35)
+    assert tuple(pixels[1, 1]) == (35, 35, 35)  # neighbours above and beside, not across
+
+
+def test_mask_of_another_size_is_scaled_and_of_other_proportions_shown_alone() -> None:
+    mask = image(16, 16, value=0)
+    mask.paste((255, 255, 255), (0, 0, 8, 16))
+    large = outlined(image(1000, 1000), mask)
+    assert large is not None
+    assert large.size == (320, 320)
+    assert large.getpixel((100, 5)) == (100, 100, 100)
+    assert large.getpixel((161, 5)) == (255, 62, 165)
+    assert large.getpixel((300, 5)) == (35, 35, 35)
+    assert outlined(image(20, 10), mask) is mask
+    assert outlined(None, mask) is None
+    assert outlined(mask, None) is None
+    assert is_blank(image(4, 4, value=0))
+    assert is_blank(None)
+    assert not is_blank(mask)
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"<svg onload='alert(1)'/>", None])

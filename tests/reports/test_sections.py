@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from mbpo_core import records
-from mbpo_core.reports.attacks import attacks_section
 from mbpo_core.reports.changes import changes_section
 from mbpo_core.reports.curves import curves_section
 from mbpo_core.reports.funnel import funnel_section
 from mbpo_core.reports.lineage import lineage_section
 from mbpo_core.reports.mined import pairs_section
+from mbpo_core.reports.negatives import negatives_section
 from mbpo_core.reports.results import results_section
 from mbpo_core.reports.rollouts import rollouts_section
 from mbpo_core.reports.sources import in_pipeline_order, named_of, rounds_of, same_words, spread
@@ -55,21 +55,25 @@ def test_attack_counts_only_answers_that_were_right(run: dict[str, Any]) -> None
     negatives.manifest = negatives.manifest.model_copy(update={"dropped": {"same_answer": 2}})
     letters = [{"reason": "same_answer", "row": '{"kind": "numeric"}'}] * 2 + [{"reason": "length", "row": "{}"}]
     negatives.tables["dropped"] = letters
-    section = attacks_section(negatives)
+    section = negatives_section([(0, negatives)])
     assert section is not None
-    assert [fact.value for fact in section.facts] == [
+    assert section.title == "What the attack did"
+    assert section.rounds == []
+    assert [value for fact in section.facts for value in fact.values] == [
         "6 of 7 (85.7 %)",
         "3 of 6 (50.0 %)",
         "2 of 3 (66.7 %)",
         "2 of 6 (33.3 %)",
+        "2",  # stayed right
         "1 of 2 (50.0 %)",  # blind
         "1 of 1 (100.0 %)",  # prior, where it is not the truth
+        "5 of 5 (100.0 %)",
         "−1.00 → −3.00 → −2.00",
         "16/255",
     ]
     assert section.by_kind == [
-        ("numeric", 4, "3 of 4 (75.0 %)", "0 of 3 (0.0 %)"),
-        ("short text", 3, "3 of 3 (100.0 %)", "2 of 3 (66.7 %)"),
+        ["numeric", "4", "3 of 4 (75.0 %)", "0 of 3 (0.0 %)"],
+        ["short text", "3", "3 of 3 (100.0 %)", "2 of 3 (66.7 %)"],
     ]
     assert section.method == "adversarial; norm linf, epsilon 16/255, steps 10, random_start"
 
@@ -104,7 +108,7 @@ def test_each_setting_has_its_sentence() -> None:
 
 
 def test_pairs_carry_pictures_gains_and_what_the_policy_said(run: dict[str, Any]) -> None:
-    section = pairs_section(run["pairs"], run["negatives"], 4)
+    section = pairs_section([(0, run["pairs"])], [(0, run["negatives"])], 4)
     assert section is not None
     rows = list(run["pairs"].rows())
     assert [card.sample_id for card in section.cards] == [rows[i]["sample_id"] for i in (0, 3, 7, 11)]
@@ -119,12 +123,13 @@ def test_pairs_carry_pictures_gains_and_what_the_policy_said(run: dict[str, Any]
 def test_rounds_follow_each_other_on_one_axis(run: dict[str, Any]) -> None:
     def steps(first: int, index: int) -> MemoryReader:
         rows = [row | {"step": first + i} for i, row in enumerate(run["training/0"].tables["part"][:3])]
-        return replace(run["training/0"], tables={"part": rows})
+        return replace(run[f"training/{index}"], tables={"part": rows})
 
     for second in (0, 3):  # a round may count its steps on, or from the start again
         section = curves_section({"training/0": steps(0, 0), "training/1": steps(second, 1)})
         assert section is not None
         assert section.lines == [("MBPO", "6 optimizer steps, 48 pairs and 48 online groups, 5,400 tokens")]
+        assert section.starts == [3]
         assert 'class="mark"' in section.charts[1].svg
         assert 'text-anchor="middle">5<' in section.charts[1].svg
 
@@ -133,11 +138,11 @@ def test_baselines_are_drawn_over_the_method_or_alone(run: dict[str, Any]) -> No
     section = curves_section(run)
     assert section is not None
     kl = next(chart for chart in section.charts if chart.title.startswith("KL"))
-    assert [name for _, name in kl.legend] == ["MBPO", "SFT", "DPO"]
-    assert {"SFT loss", "DPO loss"} <= {chart.title for chart in section.charts}
+    assert [name for _, name in kl.legend] == ["MBPO", "DPO"]  # SFT scores no reference
+    assert {"Loss of MBPO", "Loss of SFT", "Loss of DPO"} <= {chart.title for chart in section.charts}
     alone = curves_section({"training/sft": run["training/sft"]})
     assert alone is not None
-    assert "MBPO loss" not in {chart.title for chart in alone.charts}
+    assert [chart.title for chart in alone.charts] == ["Gradient norm", "Loss of SFT"]
     assert curves_section({}) is None
 
 
@@ -229,13 +234,23 @@ def test_helpers() -> None:
     inputs = {"training/10": first, "training/2": second, "training/sft": bare}
     assert [index for index, _ in rounds_of(inputs, "training")] == [2, 10]
     assert list(named_of(inputs, "training")) == ["sft"]
+    keys = ("negatives/1", "negatives/images/1", "negatives/0", "negatives/images/0")
+    assert [reader.manifest.key for _, reader in rounds_of({key: reader(key, {}) for key in keys}, "negatives")] == [
+        "negatives/0",
+        "negatives/1",
+    ]
 
 
-def test_inputs_are_shown_as_a_run_makes_them(run: dict[str, Any]) -> None:
-    keys = [
-        "samples", "negatives", "pairs", "rollouts/0", "training/0", "rollouts/1", "training/1", "training/sft",
-        "training/dpo", "evaluation",
-    ]  # fmt: skip
-    assert list(in_pipeline_order({key: run[key] for key in sorted(keys)})) == keys
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["samples", "negatives", "pairs", "negatives/images", "rollouts/0", "training/0", "rollouts/1", "training/1",
+         "training/sft", "training/dpo", "evaluation"],
+        ["samples", "negatives/0", "pairs/0", "negatives/images/0", "rollouts/0", "training/0", "negatives/1",
+         "pairs/1", "negatives/images/1", "rollouts/1", "training/1", "evaluation"],
+    ],
+)  # fmt: skip
+def test_inputs_are_shown_as_a_run_makes_them(run: dict[str, Any], keys: list[str]) -> None:
+    assert list(in_pipeline_order(dict.fromkeys(sorted(keys), run["samples"]))) == keys
     other = dict.fromkeys(("zzz", "training", "rollouts", "samples"), run["samples"])
     assert list(in_pipeline_order(other)) == ["samples", "rollouts", "training", "zzz"]

@@ -67,6 +67,17 @@ def test_truth_and_form_are_rewarded_apart(text: str, finish: str, verdict: str,
     assert result.reason
 
 
+def test_a_long_answer_loses_by_its_length() -> None:
+    config = RolloutsConfig(overlong_share=0.5, max_new_tokens=4, accuracy_reward=2.0)
+    lost = [
+        reward(Generated([5] * count, [-0.1] * count, finish, "green"), sample(), config)
+        for count, finish in ((2, "stop"), (3, "stop"), (4, "stop"), (4, "length"))
+    ]
+    assert [one.length_reward for one in lost] == [0.0, -1.0, -2.0, -2.0]
+    assert all(one.reward == one.accuracy_reward + one.format_reward + one.length_reward for one in lost)
+    assert reward(answered("green", "length"), sample(), RolloutsConfig()).length_reward == 0.0
+
+
 def test_form_never_outweighs_truth() -> None:
     with pytest.raises(ValueError, match="format_reward must be below accuracy_reward"):
         RolloutsConfig(accuracy_reward=0.2, format_reward=0.2)

@@ -61,7 +61,10 @@ def test_each_round_goes_on_from_the_last_and_the_reference_stays(done: Run) -> 
 def test_baselines_train_on_the_same_pairs_from_the_base_model(done: Run) -> None:
     for name in ("sft", "dpo"):
         manifest = done.store.reader(done.latest(f"training/{name}")).manifest
-        assert manifest.config == done.config.training.model_dump(mode="json") | {"objective": name, "use_online": False}
+        assert manifest.config == done.config.training.model_dump(mode="json") | {
+            "objective": name,
+            "use_online": False,
+        }
         assert _inputs(done, f"training/{name}") == {"pairs"}
         assert manifest.identity["round"] == {"round_index": 0, "rounds": 1}
         assert _policies(done, f"training/{name}")["policy"] == done.base_policy()

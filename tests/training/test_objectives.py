@@ -6,7 +6,9 @@ zero.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from mbpo_core.models.resolve import resolve_model
 from mbpo_core.records import Sample
 from mbpo_core.stage import Row
 from mbpo_core.training.data import GroupSet
+from mbpo_core.training.job import JobRows
 from mbpo_core.training.looks import black_out
 from mbpo_core.training.losses import FIGURES, micro_loss
 from mbpo_core.training.micro import collate
@@ -30,6 +33,7 @@ from mbpo_core.training.rows import ListTable
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.statistics import Statistics, reference_gains
 from mbpo_core.training.world import World
+from tests.training.conftest import Recorder, Trained, trained, weights
 from tests.training.formulas import (
     CASES,
     CLIPS,
@@ -44,7 +48,7 @@ from tests.training.formulas import (
     text,
 )
 from tests.training.oracle import SlowGroup, SlowModel, SlowPair
-from tests.training.rows import POLICY, pair_row, rollout_rows
+from tests.training.rows import POLICY, job, pair_row, rollout_rows
 
 SEED = 3
 ALONE = World(0, 1, torch.device("cpu"))
@@ -170,7 +174,7 @@ def test_the_models_and_pairs_leave_nothing_at_zero(everything: Everything) -> N
     """What the comparisons below rest on."""
     for p in everything.pairs:
         for side, view in (("chosen", "clean"), ("rejected", "clean"), ("chosen", "wrong"), ("slip", "clean")):
-            assert 1e-3 < abs(p.delta(side, view).item()) < 10
+            assert 1e-3 < abs(p.delta(side, view).item()) < 10  # type: ignore[arg-type]
         assert p.divergence("rejected").item() > 1e-3
         assert abs(p.gain("policy", "mask").item() - p.gain("reference", "mask").item()) > 0.01
     assert [len(p.slip) for p in everything.pairs] == [20, 2, 8]
@@ -290,3 +294,115 @@ def test_figures_are_those_of_the_formulas(everything: Everything) -> None:
         "tokens": sum(len(tokens) for one in p for tokens in one.tokens.values()),
     }
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=2e-5)
+
+
+# End to end: two steps of two pairs, by the engine.
+
+LN2 = math.log(2)
+FIRST_LOSS: dict[str, float] = {
+    "grpo": 0.0,
+    "dpo": LN2,
+    "ipo": 1 / (4 * 0.1**2),
+    "image": 2 * LN2,
+    "mdpo": 3 * LN2,
+    "mfpo": 3 * LN2,
+    "chip": LN2,
+    "adavip": math.log(3),
+    "rdpo": 2 * LN2,
+    "povid": LN2,
+    "mrpo": LN2,
+}
+"""Where policy and reference agree, whatever the pairs; of mrpo where both references are the same."""
+REJECTED_TOO = set(OBJECTIVES) - {"sft", "image"}
+WRONG_TOO = {"image", "mdpo", "mfpo", "chip", "adavip", "rdpo"}
+
+
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def run(request: pytest.FixtureRequest, image_rows: JobRows, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A round of every objective."""
+    name = request.param
+    second = {"second_reference": str(resolve_model(POLICY))} if name == "mrpo" else {}
+    settings = {"objective": name, "use_online": False, "checkpoint_every": 100, **second}
+    return trained(job(tmp_path_factory.mktemp(name), **settings), image_rows)
+
+
+def test_every_objective_trains(run: Trained) -> None:
+    """Two steps with finite metrics, the first of known loss; the weights move."""
+    name = run.job.config.objective
+    first, second = run.state.rows
+    for row in run.metrics:
+        assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+        assert row["groups_offline"] == 2
+        assert row["grad_norm"] > 1e-3
+    nll = -(first.chosen_logprob or 0.0)
+    expected = FIRST_LOSS | {"sft": nll, "mpo": 0.8 * LN2 + 0.2 * 2 * LN2 + nll}
+    if name in expected:
+        assert first.loss == pytest.approx(expected[name], abs=2e-5)
+    elif name == "vigil":
+        assert LN2 < first.loss < 1.5 * LN2, "the gate is between 0 and 1"
+    else:
+        assert name in ("vdpo", "p2dpo"), "their terms do not cancel where policy and reference agree"
+        assert first.loss > 0
+    assert first.kl == pytest.approx(0, abs=1e-6)
+    assert second.kl > 1e-7  # type: ignore[operator]
+    assert run.summary["left_out"] == {}
+    before = weights(Path(run.job.policy))
+    assert any(not torch.equal(before[key], value) for key, value in run.weights.items())
+
+
+def test_rewards_are_told_of_what_an_objective_scores(run: Trained) -> None:
+    """Null exactly where it has no such pass; P2-DPO's reference has not seen chosen under the rejected images."""
+    name = run.job.config.objective
+    for row, moved in zip(run.state.rows, (False, True), strict=True):
+        rewards = {
+            "chosen": row.chosen_reward,
+            "rejected": row.rejected_reward,
+            "wrong": row.wrong_image_reward,
+        }
+        told = (
+            {"chosen"} | ({"rejected"} if name in REJECTED_TOO else set()) | ({"wrong"} if name in WRONG_TOO else set())
+        )
+        assert {which for which, value in rewards.items() if value is not None} == told
+        assert all((abs(rewards[which] or 0.0) > 1e-4) == moved for which in told), rewards
+        assert (row.rejected_logprob is not None) == (name in REJECTED_TOO)
+        assert row.chosen_logprob is not None
+        assert row.chosen_drift is not None
+
+
+def test_guidance_of_one_is_dpo(image_rows: JobRows, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"use_online": False, "pairs_per_step": 4}
+    guided = trained(job(tmp_path / "vdpo", objective="vdpo", guidance=1.0, **settings), image_rows)
+    plain = trained(job(tmp_path / "dpo", objective="dpo", **settings), image_rows)
+    assert guided.state.rows[0].loss == pytest.approx(LN2, abs=2e-5)
+    assert guided.state.rows[0].grad_norm == pytest.approx(plain.state.rows[0].grad_norm, rel=1e-4)
+
+
+def test_each_update_of_a_batch_lowers_the_loss_of_its_pairs(image_rows: JobRows, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"objective": "mfpo", "use_online": False, "pairs_per_step": 2}
+    result = trained(job(tmp_path, inner_steps=2, **settings), image_rows)
+    first, again, second, last = result.state.rows
+    assert again.loss < first.loss - 0.01
+    assert last.loss < second.loss - 0.01
+    assert first.positions == again.positions
+    assert first.wrong_image_reward == pytest.approx(0, abs=1e-5)
+    assert again.chosen_reward - again.wrong_image_reward > 0  # type: ignore[operator]
+
+
+def test_the_shift_is_the_mean_reward_of_the_steps_before(image_rows: JobRows, tmp_path: Path) -> None:
+    """mpo's quality loss of each step, from the rewards that its row tells: one pair a step. Also after a resume."""
+    only = {"preference_weight": 0.0, "quality_weight": 1.0, "generation_weight": 0.0}
+    settings: dict[str, Any] = {"objective": "mpo", "use_online": False, "pairs_per_step": 1, **only}
+    settings |= {"epochs": 2, "learning_rate": 2e-3}
+    whole = trained(job(tmp_path / "whole", **settings), image_rows)
+    before: list[float] = []
+    for row in whole.state.rows:
+        chosen, rejected = float(row.chosen_reward or 0.0), float(row.rejected_reward or 0.0)
+        shift = sum(before) / len(before) if before else 0.0
+        expected = math.log1p(math.exp(shift - chosen)) + math.log1p(math.exp(rejected - shift))
+        assert row.loss == pytest.approx(expected, abs=1e-5)
+        before.append((chosen + rejected) / 2)
+    assert max(map(abs, before)) > 0.1, "else no shift is seen"
+    killed = job(tmp_path / "killed", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        trained(killed, image_rows, Recorder(interrupt_at=5))
+    assert trained(killed, image_rows).metrics == whole.metrics

@@ -30,10 +30,10 @@ def show_seeds(store: Store, runs: Sequence[str]) -> None:
 
 
 def show_evaluation(store: Store, run: str, *, as_json: bool, full: bool) -> None:
-    """The evaluation's table, or base against trained as one JSON object."""
+    """The evaluation's table, or base against the trained policy as one JSON object."""
     summary = _summary(store, run)
     if as_json:
-        print(json.dumps(summary_for(summary)))
+        print(json.dumps(summary_for(summary, trained=summary["about"]["policies"][-1])))
     else:
         console.make_console().print(summary_table(summary, full=full, title=f"Run {run}: held-out questions"))
 

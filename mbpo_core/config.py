@@ -21,9 +21,9 @@ from mbpo_core.records import Blind
 
 Method = Literal[
     "mbpo", "mbpo_offline", "mbpo_region", "mbpo_counterfactual", "mbpo_remined", "mbpo_mopps", "mfpo",
-    "mfpo_online", "image", "sft", "dpo", "ipo", "mdpo", "chip", "adavip", "realign", "povid", "vdpo", "mpo",
-    "vigil", "p2dpo", "mrpo", "clip_dpo", "rlaif_v", "mia_dpo", "self_augmented", "grpo", "dr_grpo", "dapo",
-    "gspo", "sapo", "cispo", "papo",
+    "mfpo_online", "image", "sft", "dpo", "ipo", "mdpo", "chip", "adavip", "realign", "povid", "povid_text", "vdpo",
+    "mpo", "vigil", "p2dpo", "mrpo", "clip_dpo", "rlaif_v", "rlhf_v", "mia_dpo", "self_augmented", "grpo", "dr_grpo",
+    "dapo", "gspo", "sapo", "cispo", "papo",
 ]  # fmt: skip
 """The keys of `mbpo_core.methods.METHODS`, for type checkers and forms."""
 
@@ -171,7 +171,9 @@ class NegativesConfig(Section):
     scorer: Literal["claims", "clip", "gain"] = Field("claims", description="ranked: what orders the answers.")
     clip_model: str = Field("", description="ranked by clip: local CLIP folder.")
     min_score_gap: float = Field(
-        1.0, ge=0, description="ranked: least distance of worst and best; wrong claims, similarity, or nats/token."
+        1.0,
+        ge=0,
+        description="ranked: least distance of worst and best: wrong claims, cosine (0.02 is much), nats/token.",
     )
     layout: Literal["sequence", "grid", "picture_in_picture"] = Field("sequence", description="collage: arrangement.")
     collage_images: int = Field(2, ge=2, le=9, description="collage: images, the sample's own among them.")
@@ -438,7 +440,7 @@ class ReportConfig(Section):
     """What the HTML page shows."""
 
     title: str = Field("MBPO", max_length=200, description="Heading of the page.")
-    pairs: int = Field(24, ge=0, le=500, description="Mined pairs shown with their images.")
+    pairs: int = Field(24, ge=0, le=500, description="Mined pairs, and images made for pairs, that are shown.")
     rollouts: int = Field(8, ge=0, le=500, description="Rollout groups shown.")
     predictions: int = Field(24, ge=0, le=500, description="Changed predictions shown.")
 
@@ -476,7 +478,7 @@ class PipelineConfig(Section):
         if not isinstance(data, dict) or not _known(data.get("method", "mbpo")):
             return data  # refused later, by name
         plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in data.items()}
-        return _under(METHODS[plain.get("method", "mbpo")].settings, plain)
+        return _under(METHODS[str(plain.get("method", "mbpo"))].settings, plain)
 
     @model_validator(mode="after")
     def _baselines_have_pairs(self) -> PipelineConfig:

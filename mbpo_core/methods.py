@@ -401,7 +401,8 @@ METHODS: dict[str, MethodEntry] = {
     "image": _method(
         "the image side alone against counterfactual images, with anchor and likelihood term",
         "ours",
-        _mined_by(_pairs_only("image", add_likelihood=1.0), "counterfactual", responses="none") | {"mined_images": True},
+        _mined_by(_pairs_only("image", add_likelihood=1.0), "counterfactual", responses="none")
+        | {"mined_images": True},
     ),
     "sft": _method("likelihood of the chosen responses", "baseline", _pairs_only("sft")),
     "dpo": _method("direct preference optimisation", "arXiv:2305.18290", _pairs_only("dpo")),
@@ -430,6 +431,11 @@ METHODS: dict[str, MethodEntry] = {
         "DPO, and DPO against what comes to mind under diffusion noise (stage 2)",
         "arXiv:2402.11411",
         _with_images(_pairs_only("povid"), "diffusion"),
+    ),
+    "povid_text": _method(
+        "DPO against right answers with words swapped (POVID's stage 1, by rule in place of a language model)",
+        "arXiv:2402.11411",
+        _mined_by(_pairs_only("dpo"), "corrupted"),
     ),
     "vdpo": _method(
         "DPO on log-probs guided away from the blind model's", "arXiv:2411.02712", _pairs_only("vdpo", blind="mean")
@@ -465,6 +471,11 @@ METHODS: dict[str, MethodEntry] = {
         "DPO against the policy's own worst answers, as its checks of each claim rank them",
         "arXiv:2405.17220",
         _mined_by(_pairs_only("dpo"), "ranked", scorer="claims"),
+    ),
+    "rlhf_v": _method(
+        "DPO on the rejected responses that the data brings along",
+        "arXiv:2312.00849",
+        _mined_by(_pairs_only("dpo"), "given"),
     ),
     "mia_dpo": _method(
         "DPO on questions about one image among several",
@@ -513,8 +524,9 @@ TITLES: dict[str, str] = {
     "mbpo_counterfactual": "MBPO + counterfactual images", "mbpo_remined": "MBPO remined",
     "mbpo_mopps": "MBPO + MoPPS", "mfpo": "MFPO", "mfpo_online": "MFPO + online groups", "image": "Image side alone",
     "sft": "SFT", "dpo": "DPO", "ipo": "IPO", "mdpo": "mDPO", "chip": "CHiP", "adavip": "AdaViP",
-    "realign": "Re-Align", "povid": "POVID", "vdpo": "V-DPO", "mpo": "MPO", "vigil": "VIGIL", "p2dpo": "P2-DPO",
-    "mrpo": "MRPO", "clip_dpo": "CLIP-DPO", "rlaif_v": "RLAIF-V", "mia_dpo": "MIA-DPO",
+    "realign": "Re-Align", "povid": "POVID", "povid_text": "POVID stage 1",
+    "vdpo": "V-DPO", "mpo": "MPO", "vigil": "VIGIL", "p2dpo": "P2-DPO",
+    "mrpo": "MRPO", "clip_dpo": "CLIP-DPO", "rlaif_v": "RLAIF-V", "rlhf_v": "RLHF-V", "mia_dpo": "MIA-DPO",
     "self_augmented": "Self-augmented DPO", "grpo": "GRPO online", "dr_grpo": "Dr. GRPO", "dapo": "DAPO",
     "gspo": "GSPO", "sapo": "SAPO", "cispo": "CISPO", "papo": "PAPO",
 }  # fmt: skip

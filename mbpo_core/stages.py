@@ -32,7 +32,7 @@ def _negative_sources(section: config.NegativesConfig) -> dict[str, External]:
 
 SAMPLES = StageSpec(
     name="samples",
-    version=1,
+    version=2,
     config=config.SamplesConfig,
     entry="mbpo_core.samples.stage:run",
     record=records.Sample,
@@ -134,12 +134,12 @@ EVALUATION = StageSpec(
 
 REPORT = StageSpec(
     name="report",
-    version=1,
+    version=2,
     config=config.ReportConfig,
     entry="mbpo_core.reports.stage:run",
     record=None,
     inputs=("samples", "negatives", "pairs", "rollouts", "training", "evaluation"),
-    modules=("mbpo_core.reports",),
+    modules=("mbpo_core.reports", "mbpo_core.methods"),
 )
 
 STAGES: dict[str, StageSpec] = {

@@ -141,7 +141,7 @@ def bars(title: str, values: Sequence[tuple[str, str, float]], *, note: str = ""
     parts, zero = [], frame.x(0)
     for place, (name, style, value) in enumerate(values):
         top, end = TOP + 18 + place * _BAR_STEP, frame.x(value)
-        said = f"{name} {value:.2f}".replace("-", "−")
+        said = f"{name} {value:.3g}".replace("-", "−")
         left, width = min(zero, end), max(abs(end - zero), 1)
         parts.append(f'<text x="{LEFT}" y="{top - 6:.1f}">{escape(said)}</text>')
         parts.append(f'<rect class="length {style}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="16"/>')

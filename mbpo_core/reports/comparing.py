@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mbpo_core.reports.kinds import plain, words_for
+from mbpo_core.reports.kinds import changed_in_place, plain, words_for
 from mbpo_core.reports.pictures import Picture, amplified_difference, decode, difference_factor, largest_change, picture
 
 if TYPE_CHECKING:
@@ -24,20 +24,24 @@ class Looks:
     Attributes:
         clean: as the question is asked.
         rejected: the wrong ones in the same order; none where no wrong image was made.
+        in_place: the wrong ones are the clean ones with other pixels.
     """
 
     clean: list[Image | None]
     rejected: list[Image | None]
+    in_place: bool
 
     @property
     def change(self) -> int:
         """The largest difference of a channel, 8-bit levels, over images that can be compared."""
-        return max((largest_change(*both) for both in zip(self.clean, self.rejected, strict=False)), default=0)
+        both = zip(self.clean, self.rejected, strict=False) if self.in_place else ()
+        return max((largest_change(*images) for images in both), default=0)
 
 
-def looks_of(row: Mapping[str, Any]) -> Looks:
-    """The images of a pair or a negative."""
-    return Looks([decode(image) for image in row["images"]], [decode(image) for image in row["rejected_images"]])
+def looks_of(row: Mapping[str, Any], kind: str, attack: Mapping[str, Any]) -> Looks:
+    """The images of a pair or a negative of that kind; `attack` says how they were made, where that is known."""
+    clean, rejected = ([decode(image) for image in row[column]] for column in ("images", "rejected_images"))
+    return Looks(clean, rejected, changed_in_place(kind, attack))
 
 
 def factor_for(several: Iterable[Looks]) -> int:
@@ -68,7 +72,7 @@ def side_by_side(
         if place < len(looks.rejected):
             wrong = looks.rejected[place]
             shown.append((f"{name or plain(kind)}{number}", picture(wrong, words_for(kind).picture)))
-            shown += _difference(clean, wrong, factor)
+            shown += _difference(clean, wrong, factor) if looks.in_place else []
     return shown[:MOST]
 
 

@@ -13,6 +13,7 @@ from mbpo_core.reports.sources import method_label, named_of, rounds_of
 from mbpo_core.stage import Reader
 
 Steps = Sequence[Mapping[str, Any]]
+_TERMS = ("add_image", "add_anchor", "add_likelihood", "perception_weight")  # weights of further terms of the loss
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class _Trained:
     Attributes:
         label: of the policy.
         steps: of all rounds, with their place `at` on one axis.
-        objective: the loss on pairs; "" where the artifact does not say.
+        config: settings of the training; empty where the artifact does not say.
     """
 
     label: str
     steps: Steps
-    objective: str
+    config: Mapping[str, Any]
 
     @property
     def title(self) -> str:
@@ -48,8 +49,13 @@ class _Trained:
 
     @property
     def takes_ratios(self) -> bool:
-        """Whether the loss is of clipped ratios: about 0 where policy and sampling policy agree."""
-        return self.objective in ("", "grpo", "none")
+        """Whether the loss is of clipped ratios."""
+        return self.config.get("objective") in ("grpo", "none")
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether nothing but ratios of centred advantages makes the loss."""
+        return self.takes_ratios and not any(self.config.get(term) for term in _TERMS)
 
     def line(self, column: str, name: str = "", style: str = "") -> Series:
         """One column over the steps."""
@@ -73,8 +79,7 @@ def curves_section(inputs: Mapping[str, Reader]) -> Curves | None:
 
 
 def _trained(label: str, readers: Sequence[Reader]) -> _Trained:
-    objective = str(readers[0].manifest.config.get("objective", ""))
-    return _Trained(label, _joined([list(reader.rows()) for reader in readers]), objective)
+    return _Trained(label, _joined([list(reader.rows()) for reader in readers]), readers[0].manifest.config)
 
 
 def _joined(rounds: Sequence[Steps]) -> list[dict[str, Any]]:
@@ -92,7 +97,7 @@ def _of_method(method: _Trained, starts: Sequence[float]) -> list[Chart]:
     """What only the method's own training shows."""
     parts = [method.line("offline_loss", "offline", "s-chosen"), method.line("online_loss", "online", "s-part")]
     losses = [method.line("loss", "total"), *(parts if all(part.numbers for part in parts) else [])]
-    note = "about 0 by construction where policy and sampling policy agree" if method.takes_ratios else ""
+    note = "about 0 by construction where policy and sampling policy agree" if method.starts_at_zero else ""
     logprobs = [
         method.line("chosen_logprob", "chosen", "s-chosen"),
         method.line("rejected_logprob", "rejected", "s-rejected"),

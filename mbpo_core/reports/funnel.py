@@ -110,7 +110,7 @@ def _mined(inputs: Mapping[str, Reader]) -> list[_Count]:
     kind, made = _kind(negatives), _kind(images)
     counts = []
     if negatives:
-        note = "the attack gave a usable wrong answer" if words_for(kind).is_attack else "a usable wrong answer"
+        note = "the attack gave a usable wrong answer" if words_for(kind).is_attack else "a usable rejected side"
         counts.append(_summed("negatives", note, negatives, stayed_right(kind)))
     if pairs:
         counts.append(_summed("pairs", "hard enough to learn from, and kept by gain", pairs))

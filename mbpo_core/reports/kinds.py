@@ -17,11 +17,13 @@ class Words:
         picture: the rejected image, for those who cannot see it.
         by: what may change an answer, as in "flipped by the attack".
         in_ball: the clean pixels were moved inside a ball, so that rounding to 8 bits can undo it.
+        in_place: it is the clean image with other pixels, so that a difference of the two shows what was changed.
     """
 
     picture: str
     by: str = "the rejected image"
     in_ball: bool = False
+    in_place: bool = True
 
     @property
     def is_attack(self) -> bool:
@@ -33,12 +35,12 @@ _WORDS: dict[str, Words] = {
     "adversarial": Words("The same image after the attack", "the attack", in_ball=True),
     "noise": Words("The same image under random noise", "the noise", in_ball=True),
     "diffusion": Words("The same image under diffusion noise"),
-    "blank": Words("The image's mean colour"),
+    "blank": Words("The image's mean colour", in_place=False),
     "key_region": Words("The same image with diffusion noise in its key region"),
     "masked": Words("The same image, its key region filled with the mean colour"),
-    "crop": Words("A crop of the image, scaled back up"),
-    "retrieved": Words("The most similar other image of the data"),
-    "counterfactual": Words("An image for which the question has another answer"),
+    "crop": Words("A crop of the image, scaled back up", in_place=False),
+    "retrieved": Words("The most similar other image of the data", in_place=False),
+    "counterfactual": Words("An image for which the question has another answer", in_place=False),
 }
 _REGION = NEGATIVES["masked"].settings
 _UNSHOWN = frozenset({
@@ -50,6 +52,11 @@ _UNSHOWN = frozenset({
 def words_for(kind: str) -> Words:
     """The words for a kind, or plain ones for a kind that no table has."""
     return _WORDS.get(kind, Words("The rejected image"))
+
+
+def changed_in_place(kind: str, attack: Mapping[str, Any]) -> bool:
+    """Whether a row's rejected image is its clean one with other pixels; a counterfactual one may be either."""
+    return attack.get("from") == "edit" or words_for(kind).in_place
 
 
 def stayed_right(kind: str) -> str:

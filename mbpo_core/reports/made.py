@@ -58,7 +58,7 @@ def images_section(rounds: Rounds, wanted: int) -> MadeImages | None:
     if facts is None:
         return None
     rows = [(index, row) for index, _, row in spread_rows(rounds, wanted)]
-    looks = [looks_of(row) for _, row in rows]
+    looks = [looks_of(row, row["kind"], parse_meta(row["attack"])) for _, row in rows]
     factor = factor_for(looks)
     return MadeImages(
         cards=[

@@ -68,7 +68,8 @@ def pairs_section(pairs: Rounds, negatives: Rounds, wanted: int) -> MinedPairs |
         return None
     rows = [(index, row) for index, _, row in spread_rows(pairs, wanted)]
     answers = _answers(negatives, {(index, row["sample_id"]) for index, row in rows})
-    looks = [looks_of(row) for _, row in rows]
+    attacks = [parse_meta(answers.get((index, row["sample_id"]), {}).get("attack")) for index, row in rows]
+    looks = [looks_of(row, row["negative_kind"], attack) for (_, row), attack in zip(rows, attacks, strict=True)]
     factor = factor_for(looks)
     first = pairs[0][1].slice(0, 1, columns=["blind", "negative_kind"])[0]
     named = len(pairs) > 1

@@ -214,8 +214,8 @@ def _told(rows: Sequence[Row]) -> list[tuple[Row, str]]:
 
 
 def _merged(rounds: Sequence[Sequence[Line]]) -> list[Fact]:
-    """A fact a line, with a value a round; a dash where a round lacks it."""
-    names = dict.fromkeys(what for lines in rounds for what, _, _ in lines)
+    """A fact a line, with a value a round; a dash where a round lacks it. The fullest round gives the order."""
+    names = dict.fromkeys(what for lines in sorted(rounds, key=len, reverse=True) for what, _, _ in lines)
     values = [{what: value for what, value, _ in lines} for lines in rounds]
     notes = {what: note for lines in reversed(rounds) for what, _, note in lines}
     return [Fact(what, [known.get(what, "–") for known in values], notes[what]) for what in names]

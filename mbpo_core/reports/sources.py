@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mbpo_core.methods import METHODS, MethodEntry
@@ -121,12 +121,6 @@ def percent(part: float, whole: float) -> str:
     """ "64 of 80 (80.0 %)"."""
     share = f" ({100 * part / whole:.1f} %)" if whole else ""
     return f"{part:,.0f} of {whole:,.0f}{share}"
-
-
-def listed(words: Iterable[str]) -> str:
-    """ "a, b and c"."""
-    *first, last = [*words] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _plain(text: str | None) -> str:

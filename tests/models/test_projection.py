@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mbpo_core.models.projection import Head, target_logprobs
+from mbpo_core.models.projection import Head, target_logprobs, token_divergences
 
 N, D, V = 23, 8, 101
 
@@ -200,3 +200,110 @@ def test_what_is_kept_for_the_backward_pass_is_small() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
         target_logprobs(hidden, targets, Head(weight, offset, [], _limit(9)), 1.0)
     assert sorted(kept) == sorted([N, N, N * D, V * D]), "targets, normalisers, hidden states, the weight itself"
+
+
+def _two_models(dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], list[Tensor]]:
+    """Hidden states, weight and bias of a policy, and of a reference beside it; all ask for gradients."""
+    policy = [x for x in _problem(dtype)[:3] if x is not None]
+    generator = torch.Generator().manual_seed(7)
+    frozen = [(x.detach() + 0.3 * torch.randn(x.shape, generator=generator)).to(dtype) for x in policy]
+    return policy, [x.requires_grad_(True) for x in frozen]
+
+
+def _divergences(
+    policy: list[Tensor], frozen: list[Tensor], banned: list[int], limit: float, temperature: float
+) -> Tensor:
+    heads = [Head(weight, bias, banned, limit) for _, weight, bias in (policy, frozen)]
+    with torch.no_grad():
+        reference = frozen[0] * 1.0
+    return token_divergences(policy[0], heads[0], reference, heads[1], temperature)
+
+
+def _slow_divergences(
+    policy: list[Tensor], frozen: list[Tensor], banned: list[int], temperature: float
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Values and the policy's gradients of the sum weighted by `_upstream`: row by row, id by id, in float64."""
+    mine = [x.detach().double().requires_grad_(True) for x in policy]
+    theirs = [x.detach().double() for x in frozen]
+    allowed = [token for token in range(V) if token not in banned]
+    values = []
+    for row in range(N):
+        log_q, log_p = (
+            ((weight @ hidden[row] + bias)[allowed] / temperature).log_softmax(0)
+            for hidden, weight, bias in (mine, theirs)
+        )
+        values.append(sum(p.exp() * (p - q) for p, q in zip(log_p, log_q, strict=True)))
+    found = torch.stack(values)
+    return found.detach(), torch.autograd.grad((found * _upstream().double()).sum(), mine)
+
+
+def _few_rows(rows: int) -> float:
+    """MiB under which as many rows of logits live at once."""
+    return 4 * rows * V / 2**20
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("banned", [[], [3, 100]], ids=["none", "some"])
+@pytest.mark.parametrize("limit", [_few_rows(1), _few_rows(5), _few_rows(N), math.inf], ids=["1", "5", "all", "free"])
+def test_divergences_and_gradients_equal_a_slow_sum(limit: float, banned: list[int], temperature: float) -> None:
+    """However few rows are taken at a time; banned ids have no probability, no term and no NaN."""
+    policy, frozen = _two_models()
+    expected, gradients = _slow_divergences(policy, frozen, banned, temperature)
+    found = _divergences(policy, frozen, banned, limit, temperature)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    ours = torch.autograd.grad(found, policy, _upstream())
+    for gradient, other in zip(ours, gradients, strict=True):
+        assert gradient.isfinite().all()
+        torch.testing.assert_close(gradient.double(), other, atol=1e-5, rtol=1e-4)
+    if banned:
+        assert not ours[1][banned].any()
+        assert not ours[2][banned].any()
+
+
+def test_a_divergence_is_zero_from_itself_and_never_negative() -> None:
+    policy, frozen = _two_models()
+    for limit in (_few_rows(5), math.inf):
+        assert _divergences(policy, policy, [3], limit, 1.0).abs().max() < 1e-6
+        assert _divergences(policy, frozen, [3], limit, 1.0).min() > 0
+
+
+def test_extreme_logits_have_finite_divergences() -> None:
+    """An id that either model has given up for lost: a huge divergence, no NaN, and a gradient."""
+    policy, frozen = _two_models()
+    for scale in (1e4, 1e-6):
+        for limit in (_few_rows(5), math.inf):
+            leaf = (policy[0].detach() * scale).requires_grad_(True)
+            found = _divergences([leaf, *policy[1:]], frozen, [0, 1], limit, 1.0)
+            assert found.isfinite().all()
+            assert torch.autograd.grad(found.sum(), leaf)[0].isfinite().all()
+
+
+def test_divergences_make_no_tensor_of_all_rows_times_the_vocabulary() -> None:
+    """Forward and backward; the whole way makes one, so the watch works."""
+    rows, width, vocabulary = 64, 16, 5_000
+    generator = torch.Generator().manual_seed(0)
+    hidden, other = (torch.randn(rows, width, generator=generator) for _ in range(2))
+    weight = torch.randn(vocabulary, width, generator=generator)
+
+    def largest(limit: float) -> int:
+        head, leaf = Head(weight, None, [7], limit), hidden.clone().requires_grad_(True)
+        with Largest() as watch:
+            token_divergences(leaf, head, other, head, 1.0).sum().backward()
+        return watch.elements
+
+    assert largest(math.inf) == rows * vocabulary
+    assert largest(4 * 20 * vocabulary / 2**20) == 20 * vocabulary
+
+
+def test_divergences_of_bfloat16_are_taken_in_float32() -> None:
+    policy, frozen = _two_models(torch.bfloat16)
+    expected, gradients = _slow_divergences(policy, frozen, [3], 1.0)
+    for limit in (_few_rows(5), math.inf):
+        found = _divergences(policy, frozen, [3], limit, 1.0)
+        assert found.dtype == torch.float32
+        assert (found.double() - expected).abs().max() < 0.05 * expected.max()
+        ours = torch.autograd.grad(found, policy, _upstream())
+        for gradient, other in zip(ours, gradients, strict=True):
+            assert gradient.dtype == torch.bfloat16
+            assert (gradient.double() - other).norm() < 0.05 * other.norm()

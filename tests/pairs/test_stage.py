@@ -385,7 +385,8 @@ def test_where_only_the_image_is_dispreferred_the_filters_on_the_response_say_no
     built = build(store, given, reference, min_gain=0.0, select="all", text_leaning=True, plausible=True)
     rows = {row["sample_id"]: row for row in built.rows("scored")}
     pair, single = rows[both.sample_id], rows["alone"]
-    assert single["rejected"] == [] and single["token_gains_rejected"] == []
+    assert single["rejected"] == []
+    assert single["token_gains_rejected"] == []
     assert single["gain_rejected"] is single["logprob_rejected"] is single["blind_logprob_rejected"] is None
     assert single["gain_chosen"] == pytest.approx(pair["gain_chosen"], abs=1e-4)
     assert single["rejected_images"] == pair["rejected_images"]

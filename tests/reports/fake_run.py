@@ -64,6 +64,7 @@ def reader(
     policies: Mapping[str, str] | None = None,
 ) -> MemoryReader:
     """A reader of records under a run key, e.g. `rollouts/0`; `policies` are labels by name."""
+    named = policies or {"base": "base"}
     manifest = Manifest(
         stage=key.split("/")[0],
         key=key,
@@ -72,10 +73,7 @@ def reader(
         identity={"seed": 0},
         code="0" * 64,
         inputs={},
-        policies={
-            name: PolicyRef(folder="model", digest="ba5e" * 16, label=label)
-            for name, label in (policies or {"base": "base"}).items()
-        },
+        policies={name: PolicyRef(digest="ba5e" * 16, label=label) for name, label in named.items()},
         tables={name: TableInfo(record="", version=1, columns={}) for name in tables},
         attempt="a",
         parts=[],
@@ -112,6 +110,7 @@ class Plan:
         images: kind of the images made for pairs; None where none are.
         mined: suffixes of the keys of what mining makes: "" or "/0", "/1"; none without pairs.
         image_only: pairs have no rejected response.
+        add_image: weight of an added image-side term.
     """
 
     label: str
@@ -121,6 +120,7 @@ class Plan:
     mined: tuple[str, ...]
     online: bool
     image_only: bool = False
+    add_image: float = 0.0
 
     @property
     def rounds(self) -> int:
@@ -141,6 +141,7 @@ def plan_of(method: str) -> Plan:
         images=settings.get("images", {}).get("method", "key_region") if wants_images else None,
         mined=() if objective == "none" else ("/0", "/1") if settings.get("remine") else ("",),
         online=training.get("use_online", True),
+        add_image=training.get("add_image", 0.0),
         image_only=passes is not None and REJECTED not in passes.passes and objective != "sft",
     )
 
@@ -203,7 +204,12 @@ def _mining(plan: Plan, suffix: str, offline: Sequence[Sample], rng: random.Rand
 def _training(key: str, start: int, plan: Plan, rng: random.Random) -> MemoryReader:
     steps = list(_steps(key, start, plan, rng))
     label = plan.label if start else "base"
-    return reader(key, {"part": steps}, config={"objective": plan.objective}, policies={"policy": label})
+    return reader(
+        key,
+        {"part": steps},
+        config={"objective": plan.objective, "add_image": plan.add_image},
+        policies={"policy": label},
+    )
 
 
 def _evaluation(labels: Sequence[str], held_out: Sequence[Sample], rng: random.Random) -> MemoryReader:

@@ -116,7 +116,7 @@ def test_bars_start_at_zero_and_have_their_sign() -> None:
     zero = float(text.attrib["x"])
     assert float(image.attrib["x"]) + float(image.attrib["width"]) == pytest.approx(zero, abs=0.2)
     assert float(text.attrib["width"]) == pytest.approx(2 * float(image.attrib["width"]), abs=0.3)
-    assert [label.text for label in drawing.findall("text")] == ["text 2.00", "image −1.00"]
+    assert [label.text for label in drawing.findall("text")] == ["text 2", "image −1"]
     assert "no values" not in bars("Reward bars", [("text", "s-text", 0.0)]).svg
 
 

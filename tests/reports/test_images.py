@@ -10,6 +10,7 @@ import pytest
 
 from mbpo_core.reports.finding import how_found
 from mbpo_core.reports.funnel import funnel_section
+from mbpo_core.reports.kinds import changed_in_place
 from mbpo_core.reports.made import images_section
 from mbpo_core.reports.mined import pairs_section
 from mbpo_core.reports.negatives import negatives_section
@@ -54,7 +55,19 @@ def test_card_shows_region_and_difference_where_there_are_any(mfpo: dict[str, An
     assert (first.clean_answer, first.rejected_answer) == (row["clean_answer"], row["attacked_answer"])
 
 
-def test_images_of_another_size_have_no_difference() -> None:
+def test_difference_needs_one_size_and_one_scene(mfpo: dict[str, Any]) -> None:
+    other = fake_run(20, method="realign")["negatives/images"].slice(0, 1)[0]["rejected_images"]
+    section = images_section([(0, changed(mfpo["negatives/images"], {"rejected_images": other}))], 1)
+    assert section is not None
+    assert "difference" not in [caption for caption, _ in section.cards[0].pictures]
+    assert changed_in_place("key_region", {})
+    assert changed_in_place("counterfactual", {"from": "edit"})
+    assert not changed_in_place("counterfactual", {"from": "question"})
+    assert not changed_in_place("retrieved", {})
+    assert not changed_in_place("crop", {})
+
+
+def test_images_of_other_samples_have_no_difference() -> None:
     section = images_section([(0, fake_run(20, method="realign")["negatives/images"])], 3)
     assert section is not None
     for card in section.cards:

@@ -64,4 +64,6 @@ def test_methods_have_the_charts_of_what_they_look_at(method: str, charts: list[
     assert [chart.title for chart in section.charts][: len(charts)] == charts
     pairs_only = method != "grpo"
     assert ("about 0" in section.charts[0].note) != pairs_only
+    terms = fake_run(12, method="mbpo_counterfactual")  # loss of ratios, and further terms
+    assert "about 0" not in curves_section(terms).charts[0].note  # type: ignore[union-attr]
     assert ("online groups" in section.lines[0][1]) != pairs_only

@@ -57,8 +57,7 @@ def test_attack_counts_only_answers_that_were_right(run: dict[str, Any]) -> None
     negatives.tables["dropped"] = letters
     section = negatives_section([(0, negatives)])
     assert section is not None
-    assert section.title == "What the attack did"
-    assert section.rounds == []
+    assert (section.title, section.rounds) == ("What the attack did", [])
     assert [value for fact in section.facts for value in fact.values] == [
         "6 of 7 (85.7 %)",
         "3 of 6 (50.0 %)",

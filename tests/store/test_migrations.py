@@ -47,8 +47,8 @@ def test_an_older_artifact_is_refused_with_the_difference(tmp_path: Path, regist
         reader.count()
     assert str(caught.value) == (
         "the table was written as Sample version 1: it lacks prompt, it lacks licence, it has question, it has "
-        f"answer_form, it has choices, it has rejected, it has meta (drawing artifact {ref.digest[:12]}, table part); expected "
-        "SampleThree version 3. Run the stage again, or register a migration (mbpo_core/store/migrations.py)."
+        f"answer_form, it has choices, it has rejected, it has meta (drawing artifact {ref.digest[:12]}, table part); "
+        "expected SampleThree version 3. Run the stage again, or register a migration (mbpo_core/store/migrations.py)."
     )
 
 

@@ -93,6 +93,25 @@ def test_a_view_reads_each_row_group_once_and_holds_one_at_a_time(reader: Artifa
     assert view.slice(9, 99) == []
 
 
+def test_shares_of_a_table_are_every_nth_row_and_miss_none(reader: ArtifactReader, read: list[Any]) -> None:
+    """Of all rows and of a view, streamed and sliced; 8 bytes a row, and each row group is read once."""
+    shares = [reader.share(index, 7) for index in range(7)]
+    assert [share.count() for share in shares] == [15, 15, 14, 14, 14, 14, 14]
+    assert [ids(share.rows(columns=["sample_id"])) for share in shares] == [list(range(i, 100, 7)) for i in range(7)]
+    assert shares[0]._chosen is not None
+    assert shares[0]._chosen.nbytes == 8 * 15
+    read.clear()
+    assert ids(shares[2].slice(3, 5)) == [23, 30]
+    assert [(part, group) for part, group, _ in read] == [("part-00001", 0), ("part-00001", 2)]
+    wanted = [3, 4, 11, 12, 14, 37, 39, 62, 98]
+    view = reader.where("sample_id", [f"s{number:03d}" for number in wanted])
+    assert [ids(view.share(index, 2).rows()) for index in (0, 1)] == [wanted[::2], wanted[1::2]]
+    assert ids(view.share(1, 3).share(0, 2).rows()) == wanted[1::3][::2]
+    assert ids(reader.share(0, 1).rows()) == list(range(100))
+    assert reader.share(100, 200).count() == 0
+    assert list(reader.share(100, 200).rows()) == []
+
+
 def test_streaming_all_rows_keeps_one_row_group(reader: ArtifactReader, read: list[Any]) -> None:
     rows = reader.rows(columns=["sample_id"])
     assert ids(next(rows) for _ in range(7)) == list(range(7))

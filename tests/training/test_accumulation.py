@@ -38,7 +38,10 @@ def losses_of(policy: Any, rows: JobRows) -> list[tuple[Any, float]]:
     """An offline and an online group with what their losses are multiplied by."""
     groups = GroupSet(policy, job(Path()).config)
     pair, rollout = groups.add_pairs(rows.pairs)[0], groups.add_rollouts(rows.rollouts)[-1]
-    return [(groups.looks([pair], [CHOSEN, REJECTED], grad=True), 1.0), (groups.looks([rollout], [SAMPLED], grad=True), -2.0)]
+    return [
+        (groups.looks([pair], [CHOSEN, REJECTED], grad=True), 1.0),
+        (groups.looks([rollout], [SAMPLED], grad=True), -2.0),
+    ]
 
 
 def engine_gradients(rows: JobRows, stage: int, which: list[int], *, managed: bool = False) -> Gradients:

@@ -36,6 +36,7 @@ from mbpo_core.training.rows import ListTable
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import World
 from tests.training.rows import rollout_rows
+from tests.training.test_rows import Watched
 
 
 def pixels(group: PromptGroup) -> Tensor:
@@ -83,6 +84,19 @@ def test_what_is_looked_at_first_stays_first() -> None:
         "blind": (BLIND,),
     }
     assert list(by_view((CHOSEN, WRONG, REJECTED, BLIND))) == ["clean", "rejected", "blind"]
+
+
+def test_a_row_is_read_once_for_all_its_views(demo_policy: Policy, image_rows: JobRows) -> None:
+    """And rejected images only where a view shows them."""
+    watched = Watched(image_rows.pairs)
+    groups = GroupSet(demo_policy, TrainingConfig(objective="mfpo"))
+    groups.add_pairs(watched)
+    groups.looks([2, 0], (CHOSEN, REJECTED, WRONG, BLIND))
+    columns = ("prompt", "images", "rejected_images")
+    assert watched.sliced == [(2, 3, columns), (0, 1, columns)]
+    watched.sliced.clear()
+    groups.looks([1], (CHOSEN, BLIND))
+    assert watched.sliced == [(1, 2, ("prompt", "images"))]
 
 
 @pytest.mark.parametrize("blind", ["mask", "mean", "black", "drop"])

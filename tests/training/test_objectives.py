@@ -190,6 +190,20 @@ def test_every_objective_has_a_formula_here() -> None:
     assert tested | {"grpo", "sft"} == set(OBJECTIVES)
 
 
+def test_segments_are_the_stretches_that_both_sides_share(everything: Everything) -> None:
+    """CHiP's weight of every token, also of those whose log-prob has hardly moved."""
+    config = TrainingConfig(objective="chip", segment_weight=2.5)
+    groups = GroupSet(everything.policy, config, SEED)
+    pairs = groups.add_pairs(ListTable(everything.rows))
+    weights = batch_weights(groups, Batch(tuple(pairs), (), ()), config)
+    batch = collate([(index, True) for index in pairs], groups, weights, config)
+    for place, p in enumerate(everything.pairs):
+        expected = segments(p.tokens["chosen"], p.tokens["rejected"], 2.5)
+        for side, one in zip(("chosen", "rejected"), expected, strict=True):
+            kept = batch.segments[side][place, : len(one)]  # type: ignore[index]
+            assert kept.tolist() == one.tolist()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_loss_on_pairs_is_its_formula(everything: Everything, name: str) -> None:
     settings, formula = CASES[name]

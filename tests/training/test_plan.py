@@ -76,7 +76,7 @@ def test_weights_add_up_over_the_whole_batch(groups: GroupSet) -> None:
     dpo = batch_weights(groups, batch, TrainingConfig(objective="dpo", offline_weight=0.5))
     assert dpo[0] == GroupWeights(0.5 / total, [])  # a pair has one loss, whatever its length
     mass = {i: sum(u * n for u, n in zip(dpo[i].completions, groups.lengths(i), strict=True)) for i in range(12, 16)}
-    assert mass == pytest.approx({i: 1 / total for i in range(12, 16)})
+    assert mass == pytest.approx(dict.fromkeys(range(12, 16), 1 / total))
 
 
 def test_groups_hold_what_rows_say(groups: GroupSet, demo_policy: Policy, offline_samples: list[Sample]) -> None:

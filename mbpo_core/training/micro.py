@@ -161,7 +161,7 @@ def _by_pass(references: Sequence[dict[Pass, list[list[float]]] | None]) -> dict
 
 
 def _interleaved(references: Sequence[dict[Pass, list[list[float]]] | None], passes: Sequence[Pass]) -> Tensor:
-    """Rows in the order of the first look's completions; zeros where a pass is not scored by the reference."""
+    """Rows in the order of the first look's completions, whose passes the reference has all scored."""
     known = [one for one in references if one is not None]
     return _padded([row for reference in known for one in passes for row in reference[one]])
 

@@ -139,7 +139,7 @@ REPORT = StageSpec(
     entry="mbpo_core.reports.stage:run",
     record=None,
     inputs=("samples", "negatives", "pairs", "rollouts", "training", "evaluation"),
-    modules=("mbpo_core.reports", "mbpo_core.methods"),
+    modules=("mbpo_core.reports", "mbpo_core.methods", "mbpo_core.pages"),
 )
 
 STAGES: dict[str, StageSpec] = {

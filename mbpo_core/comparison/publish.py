@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import tempfile
-from importlib import resources
 from pathlib import Path
 
 from mbpo_core.comparison.picture import comparison_picture
 from mbpo_core.comparison.results import Comparison, titles
 from mbpo_core.comparison.table import cell, comparison_markdown, headings, sentence, verdict
 from mbpo_core.methods import METHODS
-
-_TEMPLATES = resources.files("mbpo_core.comparison") / "templates"
+from mbpo_core.pages import load_template
 
 
 def publish_comparison(comparison: Comparison, folder: Path, commands: list[str]) -> Path:
@@ -45,23 +43,15 @@ def publish_comparison(comparison: Comparison, folder: Path, commands: list[str]
 
 
 def _page(comparison: Comparison, picture: str, commands: list[str]) -> str:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (_TEMPLATES / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = titles(comparison)
     rows = [
         (title, [(cell(comparison, label, m), verdict(comparison, label, m)) for m in comparison.metrics], spent)
         for label, title in names.items()
         for spent in [comparison.spent.get(label)]
     ]
-    return environment.get_template("comparison.html.j2").render(
+    return load_template("mbpo_core.comparison", "comparison.html.j2").render(
         title=comparison.name,
         sentence=sentence(comparison),
         headings=headings(comparison),

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from mbpo_core.config import ReportConfig
 from mbpo_core.methods import title_of
+from mbpo_core.pages import load_template
 from mbpo_core.reports.changes import changes_section
 from mbpo_core.reports.curves import curves_section
 from mbpo_core.reports.funnel import funnel_section
@@ -32,19 +33,9 @@ def build_page(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
             run mines anew), rollouts/<round>, training/<round>, training/<baseline>, evaluation; any may be missing.
         config: title, and how many pairs (and images made for pairs), rollouts and predictions are shown.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
     inputs = in_pipeline_order(inputs)
     negatives, pairs, images = (rounds_of(inputs, key) for key in ("negatives", "pairs", "negatives/images"))
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (_TEMPLATES / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = _signed
-    return environment.get_template("report.html.j2").render(
+    return load_template("mbpo_core.reports", "report.html.j2", signed=_signed).render(
         title=config.title,
         style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         method=_method(inputs),

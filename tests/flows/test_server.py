@@ -108,7 +108,7 @@ def test_nightly_skips_a_night_and_stages_queue(deployed: dict[str, Any]) -> Non
 
 def test_forms_have_bounds_and_descriptions(deployed: dict[str, Any]) -> None:
     form = deployed["negatives"]["parameter_openapi_schema"]["properties"]
-    assert set(form) == {"run", "changes", "force"}
+    assert set(form) == {"run", "images", "changes", "force"}
     assert all(field.get("description") for field in form.values())
     definitions = deployed["pipeline"]["parameter_openapi_schema"]["definitions"]
     epsilon = definitions["NegativesConfig"]["properties"]["epsilon"]

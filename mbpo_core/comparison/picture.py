@@ -54,8 +54,8 @@ def _draw(panel: Any, comparison: Comparison, metric: str, names: dict[str, str]
         panel.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, ms=5)
         if place == 0:
             panel.axvline(value, color="#9aa2ae", linestyle="--", linewidth=1, zorder=0)
-    arrow = {"higher": " (more is better)", "lower": " (less is better)"}.get(described["better"] or "", "")
-    panel.set_title(f"{described['label']}{arrow}", fontsize=9)
+    better = {"higher": "more is better", "lower": "less is better"}.get(described["better"] or "", "")
+    panel.set_title("\n".join(filter(None, (described["label"], better))), fontsize=9)
     panel.set_yticks(range(len(names)), list(names.values()))
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="x", color="#e9e6e0")

@@ -32,7 +32,8 @@ def publish_comparison(comparison: Comparison, folder: Path, commands: list[str]
     try:
         (fresh / "comparison.svg").write_bytes(picture)
         (fresh / "comparison.png").write_bytes(comparison_picture(comparison, "png"))
-        (fresh / "results.json").write_text(json.dumps(comparison.rows(), indent=1) + "\n", encoding="utf-8")
+        rows = ",\n".join(map(json.dumps, comparison.rows()))
+        (fresh / "results.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
         (fresh / "table.md").write_text(comparison_markdown(comparison) + "\n", encoding="utf-8")
         (fresh / "index.html").write_text(_page(comparison, picture.decode(), commands), encoding="utf-8")
         fresh.chmod(0o755)

@@ -126,4 +126,4 @@ def half_width(entry: Entry) -> float:
 def _scaled(entry: Entry | None, scale: float, names: tuple[str, str, str]) -> dict[str, float | None]:
     if entry is None or entry["value"] is None:
         return dict.fromkeys(names)
-    return {name: scale * entry[key] for name, key in zip(names, ("value", "low", "high"), strict=True)}
+    return {name: round(scale * entry[key], 4) for name, key in zip(names, ("value", "low", "high"), strict=True)}

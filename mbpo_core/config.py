@@ -488,6 +488,22 @@ class PipelineConfig(Section):
             raise ValueError(f"method {self.method} is among its own baselines; leave it out there")
         return self
 
+    @model_validator(mode="after")
+    def _pairs_have_what_the_loss_looks_at(self) -> PipelineConfig:
+        entry, made = self.training.pair_passes, self.negatives.method
+        needs = entry.needs if entry else ""
+        if "rejected image" in needs and self.mined_images and made not in _IMAGE_GENERATORS:
+            raise ValueError(
+                f"training.objective {self.training.objective} looks at rejected images, and with mined_images those "
+                f"come from negatives.method {made}, which makes none; switch mined_images off"
+            )
+        if "rejected response" in needs and self.negatives.responses == "none" and made != "given":
+            raise ValueError(
+                f"training.objective {self.training.objective} looks at rejected responses, and negatives.responses is "
+                "none; set it to decoded, or choose objective image or sft"
+            )
+        return self
+
     @property
     def label(self) -> str:
         """What the trained policy is called in tables."""
@@ -602,4 +618,5 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     data[leaf] = yaml.safe_load(value)
 
 
+_IMAGE_GENERATORS: tuple[str, ...] = get_args(ImagesConfig.model_fields["method"].annotation)
 BASELINES: tuple[str, ...] = get_args(get_args(PipelineConfig.model_fields["baselines"].annotation)[0])

@@ -294,3 +294,12 @@ def test_sections_given_as_objects_keep_the_methods_settings() -> None:
     config = PipelineConfig(method="mdpo", training=TrainingConfig(learning_rate=0.5))
     assert (config.training.objective, config.training.learning_rate) == ("mdpo", 0.5)
     assert config.images.method == "crop"
+
+
+def test_a_loss_without_what_it_looks_at_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="corrupted, which makes none; switch mined_images off"):
+        build_config({"method": "mdpo", "mined_images": True, "negatives": {"method": "corrupted"}}, [], where="here")
+    with pytest.raises(ConfigError, match=r"negatives\.responses is none"):
+        build_config({"method": "dpo", "negatives": {"method": "blank", "responses": "none"}}, [], where="here")
+    build_config({"method": "mdpo", "negatives": {"method": "corrupted"}}, [], where="here")  # images are made apart
+    build_config({"method": "image"}, [], where="here")

@@ -14,7 +14,7 @@ from mbpo_core.objectives.passes import CHOSEN, MASKED, REJECTED, WRONG, PairSco
 from mbpo_core.objectives.perception import perception_kl
 from mbpo_core.objectives.ratios import offline_old_logprobs
 from mbpo_core.objectives.sft import sft_loss
-from mbpo_core.objectives.table import PAIR_LOSSES, added_terms
+from mbpo_core.objectives.table import DIVERGENCES, PAIR_LOSSES, added_terms
 from mbpo_core.training.micro import MicroBatch
 from mbpo_core.training.scorer import Scored
 from mbpo_core.training.statistics import Statistics
@@ -94,14 +94,14 @@ def _pair_losses(
     total = torch.zeros((), device=batch.mask.device)
     if not terms:
         return total
-    divergences = [one.logprobs if one.divergences is None else one.divergences for one in scored]
+    divergences = batch.by_pass([one.logprobs if one.divergences is None else one.divergences for one in scored])
     scores = PairScores(
         policy=logprobs,
         reference=batch.reference or {},
         masks=batch.masks,
         second=batch.second or {},
         weights=batch.segments,
-        divergences=batch.by_pass(divergences),
+        divergences={one: divergences[one] for one in DIVERGENCES.get(config.objective, ())},
         shift=statistics.shift,
         gain_mean=statistics.gain_mean,
         gain_std=statistics.gain_std,

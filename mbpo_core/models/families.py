@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Part = Literal["vision", "projector", "language"]
 
 FAMILIES: dict[str, str] = {
+    "idefics3": "mbpo_core.models.idefics3:Idefics3Family",
     "llava": "mbpo_core.models.llava:LlavaFamily",
     "llava_next": "mbpo_core.models.llava_next:LlavaNextFamily",
     "llava_onevision": "mbpo_core.models.llava_onevision:LlavaOnevisionFamily",
@@ -23,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "qwen2_vl": "mbpo_core.models.qwen2_vl:Qwen2VLFamily",
     "qwen3_vl": "mbpo_core.models.qwen3_vl:Qwen3VLFamily",
     "qwen3_vl_moe": "mbpo_core.models.qwen3_vl:Qwen3VLFamily",
+    "smolvlm": "mbpo_core.models.smolvlm:SmolVLMFamily",
 }
 """model_type -> "module:class" of its adapter."""
 

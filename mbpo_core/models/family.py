@@ -46,13 +46,13 @@ class Family(ABC):
         )
         return text
 
-    def tokenize(self, text: str, features: Sequence[int]) -> list[int]:
-        """Token ids of a rendered prompt whose image slots are filled with `features` positions each."""
+    def tokenize(self, text: str, images: Sequence[ImageInput]) -> list[int]:
+        """Token ids of a rendered prompt whose image slots are filled with the images' positions."""
         # A template that writes BOS itself must not get a second one from the tokenizer.
         tokenizer = self._processor.tokenizer
         special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
         token_ids: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
-        counts, slot = iter(features), self._slot_id()
+        counts, slot = (image.features for image in images), self._slot_id()
         return [t for token in token_ids for t in ([token] * next(counts, 1) if token == slot else [token])]
 
     @abstractmethod

@@ -16,7 +16,7 @@ class ImageInput:
     Attributes:
         pixel_values: float32, of the family's own shape: (3, H, W), (tiles, 3, H, W), or (patches, values a patch).
         features: image positions that it fills in a prompt.
-        grid: patches in time, height and width; None in families that cut every image alike.
+        grid: patches (Qwen) or tiles (Idefics3) in time, height and width; None in families that cut every image alike.
         key: equal keys mean equal pixels, which are encoded once; "" is equal to nothing.
         size: height and width of the picture; None in families that can do without.
     """

@@ -70,7 +70,7 @@ class Policy:
             raise DataError(f"the conversation has {slots} image parts but {len(images)} images came with it")
         inputs = tuple(self.images.read(image, self.family.read) for image in images)
         text = self.family.render(messages, add_generation_prompt=True)
-        token_ids = self.family.tokenize(text, [image.features for image in inputs])
+        token_ids = self.family.tokenize(text, inputs)
         placeholders = sum(token in self._image_tokens for token in token_ids)
         features = sum(image.features for image in inputs)
         if placeholders != features:

@@ -21,6 +21,9 @@ def model_inputs(policy: Policy, images: Sequence[ImageInput], ids: Tensor) -> d
     if not images:
         return {}
     pixels = [image.pixel_values for image in images]
+    if policy.model.config.model_type in ("idefics3", "smolvlm"):
+        # One row of tiles serves every prompt; the offset keeps tiles of zeros from being skipped as padding.
+        return {"pixel_values": torch.cat(pixels)[None] + torch.finfo(torch.float32).tiny}
     if images[0].size is not None:
         sizes = torch.tensor([image.size for image in images])
         return {"pixel_values": pad_sequence(pixels, batch_first=True), "image_sizes": sizes}

@@ -27,6 +27,7 @@ from tests.models.tiny import TINY
 
 QUESTION = "What color is the banana?"
 PROJECTORS = {
+    "idefics3": ["connector"],
     "llava": ["multi_modal_projector"],
     "llava_next": ["multi_modal_projector", "image_newline"],
     "llava_onevision": ["multi_modal_projector", "image_newline"],
@@ -34,6 +35,7 @@ PROJECTORS = {
     "qwen2_vl": ["visual.merger"],
     "qwen3_vl": ["visual.merger", "visual.deepstack_merger_list"],
     "qwen3_vl_moe": ["visual.merger", "visual.deepstack_merger_list"],
+    "smolvlm": ["connector"],
 }
 QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
 

@@ -15,6 +15,7 @@ from transformers import (
 
 from mbpo_core.demo.tiny_llava import build_processor, build_tokenizer, save
 from tests.models.texts import TEXTS
+from tests.models.tiny_idefics3 import save_tiny_idefics3, save_tiny_smolvlm
 from tests.models.tiny_llava_next import save_tiny_llava_next, save_tiny_llava_onevision
 from tests.models.tiny_qwen import save_tiny_qwen2, save_tiny_qwen2_5, save_tiny_qwen3, save_tiny_qwen3_moe
 
@@ -48,6 +49,7 @@ def save_tiny(folder: Path, *, seed: int = 0, pad_is_eos: bool = False) -> Path:
 
 
 TINY: dict[str, Callable[[Path], Path]] = {
+    "idefics3": save_tiny_idefics3,
     "llava": save_tiny,
     "llava_next": save_tiny_llava_next,
     "llava_onevision": save_tiny_llava_onevision,
@@ -55,5 +57,6 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "qwen2_vl": save_tiny_qwen2,
     "qwen3_vl": save_tiny_qwen3,
     "qwen3_vl_moe": save_tiny_qwen3_moe,
+    "smolvlm": save_tiny_smolvlm,
 }
 """model_type -> writes a tiny model of it; every family has one, so that every contract is tested on it."""

@@ -474,18 +474,19 @@ class PipelineConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_method(cls, data: Any) -> Any:
-        """Put the method's settings under what the config says itself."""
+        """Put the method's settings under what the config says itself; a method is no baseline of its own."""
         if not isinstance(data, dict) or not _known(data.get("method", "mbpo")):
             return data  # refused later, by name
         plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in data.items()}
-        return _under(METHODS[str(plain.get("method", "mbpo"))].settings, plain)
+        method = str(plain.get("method", "mbpo"))
+        if isinstance(plain.get("baselines"), list):
+            plain["baselines"] = [name for name in plain["baselines"] if name != method]
+        return _under(METHODS[method].settings, plain)
 
     @model_validator(mode="after")
     def _baselines_have_pairs(self) -> PipelineConfig:
         if self.baselines and self.remine:
             raise ValueError("baselines train on pairs that were mined once; switch remine off, or leave them out")
-        if self.method in self.baselines:
-            raise ValueError(f"method {self.method} is among its own baselines; leave it out there")
         return self
 
     @model_validator(mode="after")

@@ -303,3 +303,9 @@ def test_a_loss_without_what_it_looks_at_is_refused_before_anything_runs() -> No
         build_config({"method": "dpo", "negatives": {"method": "blank", "responses": "none"}}, [], where="here")
     build_config({"method": "mdpo", "negatives": {"method": "corrupted"}}, [], where="here")  # images are made apart
     build_config({"method": "image"}, [], where="here")
+
+
+def test_a_method_is_no_baseline_of_its_own() -> None:
+    config = build_config({"method": "dpo", "baselines": ["sft", "dpo"]}, [], where="here")
+    assert config.baselines == ["sft"]
+    assert build_config({"baselines": ["sft", "dpo"]}, [], where="here").baselines == ["sft", "dpo"]

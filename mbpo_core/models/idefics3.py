@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -29,8 +28,7 @@ from mbpo_core.models.families import Part
 from mbpo_core.models.family import Family
 from mbpo_core.models.groups import ImageInput
 from mbpo_core.models.llava_next import LlavaNextFamily
-
-_SUPPORT = 3.0  # of Lanczos's filter, in pixels of the larger side
+from mbpo_core.models.resize import lanczos
 
 
 class Idefics3Family(LlavaNextFamily):
@@ -117,36 +115,3 @@ class Idefics3Family(LlavaNextFamily):
         _, rows, columns = image.grid
         text: str = self._processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
         return text
-
-
-def lanczos(images: Tensor, height: int, width: int) -> Tensor:
-    """Pillow's Lanczos resize without its rounding to 8 bits, as `resize.bicubic` is its bicubic one.
-
-        y = clip(W_v clip(x W_h^T)),    clip to [0, 1]
-
-    On 8-bit pictures it differs from Pillow by rounding alone, except where Pillow goes down before it goes across
-    and the first of the two passes clips.
-
-    Args:
-        images: (..., H, W) in [0, 1].
-        height: of the result.
-        width: of the result.
-
-    Returns:
-        (..., height, width) in [0, 1].
-    """
-    across = _weights(images.shape[-1], width).to(images)
-    down = _weights(images.shape[-2], height).to(images)
-    return (down @ (images @ across.T).clamp(0.0, 1.0)).clamp(0.0, 1.0)
-
-
-@lru_cache(maxsize=16)
-def _weights(old: int, new: int) -> Tensor:
-    """(new, old) float64: what each old pixel gives to each new one; the identity where new = old."""
-    if old == new:
-        return torch.eye(new, dtype=torch.float64)
-    stretch = max(old / new, 1.0)
-    centre = (torch.arange(new, dtype=torch.float64) + 0.5)[:, None] * (old / new)
-    x = (torch.arange(old, dtype=torch.float64) + 0.5 - centre) / stretch
-    weights = torch.where(x.abs() < _SUPPORT, torch.sinc(x) * torch.sinc(x / _SUPPORT), 0.0)
-    return weights / weights.sum(1, keepdim=True)

@@ -56,8 +56,6 @@ def group_logprobs(
 
     Source: recipe 1.3, eq. (1), both of its terms.
     """
-    if temperature <= 0:
-        raise ShapeError(f"temperature must be > 0 to score, got {temperature}")
     scored = group_scores(policy, groups, blind=blind, temperature=temperature, grad=grad, rows=rows)
     return [[one.logprobs for one in several] for several in scored]
 

@@ -1,6 +1,7 @@
 """Key regions by the policy's own gradient: where the image would have to change for a keyword to change.
 
-What was tried, on 300 scenes of two and more objects of the demo's pools that are asked for one object's colour ("The
+Tried by a script that is not kept,
+on 300 scenes of two and more objects of the demo's pools that are asked for one object's colour ("The
 banana is green."), on demo:absolute and demo:soft, with one gradient for all keywords: pointing (the best patch's
 middle lies in the object's square, which takes 19 % of the picture), and IoU of the best 15 % of patches with it.
 

@@ -57,6 +57,11 @@ class GroupSet:
         """A group without its prompt: completions, rewards, log-probs when sampled."""
         return self._groups[index].unpacked()
 
+    def kind(self, index: int) -> tuple[float, Source]:
+        """Temperature and source of a group; groups of one kind may go through the model together."""
+        packed = self._groups[index]
+        return packed.temperature, packed.source
+
     def lengths(self, index: int) -> list[int]:
         """Tokens of each completion, EOS included."""
         return list(self._groups[index].lengths)

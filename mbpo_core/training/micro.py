@@ -95,7 +95,7 @@ def collate(
         config: what the loss looks at.
     """
     indices = [index for index, _ in part]
-    source = groups.bare(indices[0]).source
+    _, source = groups.kind(indices[0])
     entry = groups.entry(source)
     looks = [*groups.looks(indices, entry.passes, grad=True), *groups.looks(indices, entry.fixed)]
     shown = looks[0].groups

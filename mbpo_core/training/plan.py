@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mbpo_core.config import TrainingConfig
-from mbpo_core.models.groups import PromptGroup
 from mbpo_core.objectives.normalization import completion_weights
 from mbpo_core.seeds import derive_seed
-from mbpo_core.training.data import GroupSet
+from mbpo_core.training.data import GroupSet, Source
 
 TOKEN_LOSSES = ("grpo", "sft")
 """Objectives on pairs that weigh tokens; the others have one loss a pair."""
@@ -186,9 +185,9 @@ def batch_weights(groups: GroupSet, batch: Batch, config: TrainingConfig) -> dic
     w_b / W whole. Either way the step's loss is a mean over its groups.
     """
     indices = [*batch.offline, *batch.online]
-    sizes = {index: _group_weight(groups.bare(index), config) for index in indices}
+    sizes = {index: _group_weight(groups.kind(index)[1], config) for index in indices}
     total = sum(sizes.values())
-    by_token = [index for index in indices if groups.bare(index).source == "online" or config.objective in TOKEN_LOSSES]
+    by_token = [index for index in indices if groups.kind(index)[1] == "online" or config.objective in TOKEN_LOSSES]
     share = sum(sizes[index] for index in by_token) / total if total else 0.0
     weights = completion_weights(
         [groups.lengths(index) for index in by_token],
@@ -202,8 +201,8 @@ def batch_weights(groups: GroupSet, batch: Batch, config: TrainingConfig) -> dic
     }
 
 
-def _group_weight(group: PromptGroup, config: TrainingConfig) -> float:
-    return config.offline_weight if group.source == "offline" and config.use_online else 1.0
+def _group_weight(source: Source, config: TrainingConfig) -> float:
+    return config.offline_weight if source == "offline" and config.use_online else 1.0
 
 
 def _chunk(stream: Sequence[int], number: int, count: int) -> Sequence[int]:

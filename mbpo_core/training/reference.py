@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +53,7 @@ def add_reference_logprobs(
         world: the processes that share the work.
         second: whether it is the second reference, which sees pairs only.
     """
-    bare = {index: groups.bare(index) for index in indices}
-    order = sorted(indices, key=lambda index: (bare[index].temperature, bare[index].source))
+    order = sorted(indices, key=groups.kind)
     shared = Shared(order, [_tokens(groups, index) for index in order], world)
     with ahead(_batches(groups, shared.mine), lambda part: _looks(groups, part)) as loaded:
         for part, looks in zip(_batches(groups, shared.mine), loaded, strict=True):
@@ -100,14 +98,14 @@ class Shared:
 
 
 def _tokens(groups: GroupSet, index: int) -> int:
-    lengths, bare = groups.lengths(index), groups.bare(index)
-    if bare.source == "online":
+    lengths, (_, source) = groups.lengths(index), groups.kind(index)
+    if source == "online":
         return sum(lengths)
     return sum(lengths[one.side == "rejected"] for one in groups.entry("offline").scored)
 
 
 def _looks(groups: GroupSet, part: Sequence[int]) -> list[Look]:
-    return groups.looks(part, groups.entry(groups.bare(part[0]).source).scored)
+    return groups.looks(part, groups.entry(groups.kind(part[0])[1]).scored)
 
 
 def _values(look: Look, place: int, rows: Iterator[Tensor]) -> Tensor:
@@ -117,12 +115,7 @@ def _values(look: Look, place: int, rows: Iterator[Tensor]) -> Tensor:
 
 def _batches(groups: GroupSet, indices: Sequence[int]) -> Iterator[list[int]]:
     """Groups of one source and temperature that are scored together."""
-
-    def kind(index: int) -> Any:
-        bare = groups.bare(index)
-        return bare.temperature, bare.source
-
-    for _, same in groupby(indices, key=kind):
+    for _, same in groupby(indices, key=groups.kind):
         share = list(same)
         for start in range(0, len(share), _FORWARD_GROUPS):
             yield share[start : start + _FORWARD_GROUPS]

@@ -20,9 +20,10 @@ from mbpo_core.config import NegativesConfig, PolicyConfig
 from mbpo_core.errors import DataError, ModelError
 from mbpo_core.models.encoding import encode
 from mbpo_core.models.groups import PromptGroup
-from mbpo_core.models.idefics3 import Idefics3Family, lanczos
+from mbpo_core.models.idefics3 import Idefics3Family
 from mbpo_core.models.images import open_image, png_bytes
 from mbpo_core.models.policy import Policy, load_policy
+from mbpo_core.models.resize import lanczos
 from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.models.smolvlm import SmolVLMFamily, SmolVLMProcessor
 from mbpo_core.negatives.attack import attack

@@ -6,6 +6,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SERVICE_STAMP := $(VENV)/.installed-service
 BENCH_VENV ?= .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
@@ -16,10 +17,10 @@ export DO_NOT_TRACK = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test bench bench-setup golden check format docs clean
+.PHONY: help setup demo smoke test test-service server server-down bench bench-setup golden check format docs clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with every version pinned (the other targets do this by themselves).
 
@@ -33,6 +34,17 @@ smoke: $(STAMP) ## Run every stage on a handful of rows and check what they wrot
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+# Prefect server, worker, browser, PostgreSQL, S3 and ssh on this machine's loopback; installs what is missing.
+test-service: export OMP_NUM_THREADS = 1
+test-service: $(SERVICE_STAMP) ## Run the slow tests of the service (installs what they need, some Debian packages too).
+	$(BIN)/python -m pytest -o addopts="-ra --strict-markers --import-mode=importlib" tests/service $(ARGS)
+
+server: $(STAMP) ## Start a Prefect server with auth, a worker and the deployments, and print the URL.
+	@$(BIN)/mbpo server up $(ARGS)
+
+server-down: $(STAMP) ## End what make server started, and nothing else.
+	@$(BIN)/mbpo server down $(ARGS)
 
 # What the product is compared with lives in an environment of its own and is never a dependency.
 bench golden: export OMP_NUM_THREADS = 1
@@ -71,6 +83,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
+
+$(SERVICE_STAMP): $(STAMP)
+	@sh tests/service/packages.sh
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,service]'
+	@touch $(SERVICE_STAMP)
 
 $(BENCH_STAMP): benchmarks/requirements.txt pyproject.toml constraints.txt
 	@echo "Installing into $(BENCH_VENV) (about three minutes; once)"

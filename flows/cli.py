@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 demo_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(demo_app, name="demo")
+pool_app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="The work pool of a Prefect server.")
+app.add_typer(pool_app, name="pool")
+server_app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="A Prefect server on this machine.")
+app.add_typer(server_app, name="server")
 
 
 class StageName(StrEnum):
@@ -45,16 +49,42 @@ Changes = Annotated[
 Store = Annotated[str | None, typer.Option("--store", help="Store root; else MBPO_STORE, else ./runs.")]
 RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
 MaybeRun = Annotated[str | None, typer.Option("--run", help="Name of the run.")]
-Force = Annotated[bool, typer.Option("--force", help="Compute even if cached.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
 Round = Annotated[int | None, typer.Option("--round", min=0, help="Round; the last one if left out.")]
 
-Stages = Annotated[
+Forced = Annotated[
     list[StageName] | None,
     typer.Option("--force", metavar="STAGE", help="Compute this stage even if cached; may be repeated."),
 ]
+Only = Annotated[
+    list[StageName] | None,
+    typer.Option("--only", metavar="STAGE", help="Do this stage and take the others as they are; may be repeated."),
+]
+StartAt = Annotated[
+    StageName | None, typer.Option("--start-at", metavar="STAGE", help="Take the stages before this one as they are.")
+]
+Upstream = Annotated[
+    str, typer.Option("--upstream", metavar="WHAT", help="latest, or digest prefixes or URIs of artifacts to read.")
+]
 
 _debug = False
+
+
+class Mode(StrEnum):
+    """What to do with what exists (the same words as `tasks.run.Mode`)."""
+
+    reuse = "reuse"
+    resume = "resume"
+    rerun = "rerun"
+
+
+HowMuch = Annotated[
+    Mode,
+    typer.Option(
+        "--mode", help="reuse what exists; resume, but begin nothing anew; rerun, computing it even if it exists."
+    ),
+]
 
 
 class Setting(StrEnum):
@@ -101,39 +131,86 @@ def options(
 def run(
     config: Config,
     changes: Changes = None,
-    force: Stages = None,
+    force: Forced = None,
+    only: Only = None,
+    start_at: StartAt = None,
     store: Store = None,
 ) -> None:
     """Run the whole method; stages whose artifacts exist are reused."""
     from flows import commands
 
-    commands.run(config, changes or [], [stage.value for stage in force or []], store)
+    commands.run(config, changes or [], _words(force), _words(only), start_at.value if start_at else "", store)
 
 
 @app.command("explain")
-def explain(config: MaybeConfig = None, run: MaybeRun = None, changes: Changes = None, store: Store = None) -> None:
+def explain(
+    config: MaybeConfig = None,
+    run: MaybeRun = None,
+    changes: Changes = None,
+    as_json: AsJson = False,
+    store: Store = None,
+) -> None:
     """Say for each stage whether it would run, and why. Computes nothing."""
     if config is None and run is None:
         raise typer.BadParameter("give --config or --run")
     from flows import commands
 
-    commands.explain(config, run, changes or [], store)
+    commands.explain(config, run, changes or [], store, as_json=as_json)
+
+
+@app.command("runs")
+def runs(as_json: AsJson = False, store: Store = None) -> None:
+    """List the runs of the store: when each was last worked on, how far it is, what is stale in it."""
+    from flows import commands
+
+    commands.runs(store, as_json=as_json)
 
 
 @app.command("show")
 def show(
-    key: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="E.g. pairs, training/1; all if left out.")
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[WHAT]", help="A stage (pairs, training/1) or a digest prefix; all if left out."),
     ] = None,
     run: RunName = "demo",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     full: Annotated[bool, typer.Option("--full", help="Evaluation: every metric.")] = False,
     store: Store = None,
 ) -> None:
     """Show what a stage made: rows, dropped rows by reason, place; of the evaluation, its table."""
     from flows import commands
 
-    commands.show(key, run, store, as_json=as_json, full=full)
+    commands.show(what, run, store, as_json=as_json, full=full)
+
+
+@app.command("trace")
+def trace(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A stage (training/1), a digest prefix, or a sample_id (one row).")
+    ],
+    run: RunName = "demo",
+    as_json: AsJson = False,
+    store: Store = None,
+) -> None:
+    """Follow a checkpoint, an artifact or one row back to the input."""
+    from flows import commands
+
+    commands.trace(what, run, store, as_json=as_json)
+
+
+@app.command("verify")
+def verify(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[WHAT]", help="A stage or a digest prefix; the whole store if left out.")
+    ] = None,
+    run: MaybeRun = None,
+    as_json: AsJson = False,
+    store: Store = None,
+) -> None:
+    """Read every byte again and compare it with the manifests; exit code 1 if something is damaged."""
+    from flows import commands
+
+    commands.verify(what, run, store, as_json=as_json)
 
 
 @app.command("compare")
@@ -167,7 +244,7 @@ def methods(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One method and what it stands for; all if left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List methods, objectives and negatives: what each does, where it is from, what it needs and costs."""
     from flows import commands
@@ -177,12 +254,57 @@ def methods(
 
 @app.command("gc")
 def gc(
-    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False, store: Store = None
+    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
+    as_json: AsJson = False,
+    store: Store = None,
 ) -> None:
     """List the artifacts that no run needs."""
     from flows import commands
 
-    commands.gc(store, delete=delete)
+    commands.gc(store, delete=delete, as_json=as_json)
+
+
+@app.command("doctor")
+def doctor(as_json: AsJson = False, store: Store = None) -> None:
+    """Check everything a run needs, and say what to do about what is missing; exit code 1 if something is."""
+    from flows import commands
+
+    commands.doctor(store, as_json=as_json)
+
+
+@pool_app.command("create")
+def create_pool(
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node", metavar="NAME=DEVICES", help="A machine and its accelerators; this one if left out."),
+    ] = None,
+    notify: Annotated[
+        str, typer.Option("--notify", metavar="TYPE/NAME", help="Prefect block that failures are told to.")
+    ] = "",
+) -> None:
+    """Set up work pool, queues, limits and automations on the Prefect server; again changes nothing."""
+    from flows import commands
+
+    commands.create_pool(node or [], notify)
+
+
+@server_app.command("up")
+def server_up(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")] = 4200,
+    store: Store = None,
+) -> None:
+    """Start a Prefect server with auth, a worker and the deployments on this machine, and print the URL."""
+    from flows import commands
+
+    commands.server_up(port, store)
+
+
+@server_app.command("down")
+def server_down(store: Store = None) -> None:
+    """End what `mbpo server up` started, and nothing else."""
+    from flows import commands
+
+    commands.server_down(store)
 
 
 @app.command("smoke")
@@ -221,19 +343,24 @@ def train_base(
     commands.train_base(output, changes or [])
 
 
+def _words(stages: list[StageName] | None) -> list[str]:
+    return [stage.value for stage in stages or []]
+
+
 def rerun(
     context: typer.Context,
     run: RunName,
     config: MaybeConfig = None,
     changes: Changes = None,
-    force: Force = False,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
     dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
     """One stage again, from the run's latest inputs."""
     from flows import commands
 
-    commands.rerun(context.info_name or "", run, config, changes or [], store, force=force, dry_run=dry_run)
+    commands.rerun(context.info_name or "", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run)
 
 
 def rerun_negatives(
@@ -243,7 +370,8 @@ def rerun_negatives(
     images: Annotated[
         bool, typer.Option("--images", help="The rejected images made for pairs, not the mining.")
     ] = False,
-    force: Force = False,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
     dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
@@ -251,7 +379,7 @@ def rerun_negatives(
     from flows import commands
 
     place = {"images": images}
-    commands.rerun("negatives", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+    commands.rerun("negatives", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run, place=place)
 
 
 def rerun_rollouts(
@@ -259,7 +387,8 @@ def rerun_rollouts(
     config: MaybeConfig = None,
     changes: Changes = None,
     round_index: Round = None,
-    force: Force = False,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
     dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
@@ -267,7 +396,7 @@ def rerun_rollouts(
     from flows import commands
 
     place = {"round_index": round_index}
-    commands.rerun("rollouts", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+    commands.rerun("rollouts", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run, place=place)
 
 
 def rerun_training(
@@ -276,7 +405,8 @@ def rerun_training(
     changes: Changes = None,
     round_index: Round = None,
     baseline: Annotated[Baseline | None, typer.Option("--baseline", help="This baseline instead of a round.")] = None,
-    force: Force = False,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
     dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
@@ -286,7 +416,7 @@ def rerun_training(
     from flows import commands
 
     place = {"round_index": round_index, "baseline": baseline.value if baseline else ""}
-    commands.rerun("training", run, config, changes or [], store, force=force, dry_run=dry_run, place=place)
+    commands.rerun("training", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run, place=place)
 
 
 _RERUN: dict[str, Callable[..., None]] = {

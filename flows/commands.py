@@ -15,14 +15,15 @@ from mbpo_core.errors import ConfigError
 from mbpo_core.store import Store
 
 
-def run(config: Path, changes: list[str], force: list[str], store: str | None) -> None:
-    """Run the whole method and print the results."""
+def run(config: Path, changes: list[str], force: list[str], only: list[str], start_at: str, store: str | None) -> None:
+    """Run the whole method, or some of its stages, and print the results."""
+    from flows.opening import choose
     from flows.running import run_pipeline
     from flows.showing import show_results
 
     settings = load_config(config_file(config), changes)
     place = Store(use_store(store))
-    run_pipeline(place, settings, force)
+    run_pipeline(place, settings, choose(only, start_at, force))
     show_results(place, settings.run)
 
 
@@ -35,7 +36,7 @@ def demo(setting: str, seeds: int, changes: list[str], store: str | None) -> Non
     place = Store(use_store(store))
     configs = demo_configs(setting, seeds, changes)
     for settings in configs:
-        run_pipeline(place, settings, [])
+        run_pipeline(place, settings)
         show_results(place, settings.run)
     if len(configs) > 1:
         show_seeds(place, [settings.run for settings in configs])
@@ -65,12 +66,12 @@ def compare(
     compare_methods(Store(use_store(store)), configs, output, [shlex.join(command)])
 
 
-def explain(config: Path | None, run: str | None, changes: list[str], store: str | None) -> None:
+def explain(config: Path | None, run: str | None, changes: list[str], store: str | None, *, as_json: bool) -> None:
     """Print what would run, and why."""
     from flows.running import explain_run
 
     settings = load_config(config_file(config), changes) if config else None
-    console.print_explanation(explain_run(Store(use_store(store)), settings, run, changes))
+    console.print_explanation(explain_run(Store(use_store(store)), settings, run, changes), as_json=as_json)
 
 
 def rerun(
@@ -79,8 +80,9 @@ def rerun(
     config: Path | None,
     changes: list[str],
     store: str | None,
+    upstream: str,
+    mode: str,
     *,
-    force: bool,
     dry_run: bool,
     place: Mapping[str, Any] | None = None,
 ) -> None:
@@ -88,19 +90,40 @@ def rerun(
     from flows.running import StageChoice, rerun_stage
 
     settings = load_config(config_file(config)) if config else None
-    chosen = StageChoice(stage, run, settings, changes, force=force, **(place or {}))
+    chosen = StageChoice(stage, run, settings, changes, upstream, mode, **(place or {}))
     rerun_stage(Store(use_store(store)), chosen, dry_run=dry_run)
 
 
-def show(key: str | None, run: str, store: str | None, *, as_json: bool, full: bool) -> None:
+def runs(store: str | None, *, as_json: bool) -> None:
+    """Print the store's runs."""
+    from flows.inspecting import show_runs
+
+    show_runs(Store(use_store(store)), as_json=as_json)
+
+
+def show(what: str | None, run: str, store: str | None, *, as_json: bool, full: bool) -> None:
     """Print what a run, or a stage of it, made."""
     from flows import showing
 
     place = Store(use_store(store))
-    if key == "evaluation":
+    if what == "evaluation":
         showing.show_evaluation(place, run, as_json=as_json, full=full)
     else:
-        showing.show_artifacts(place, run, key, as_json=as_json)
+        showing.show_artifacts(place, run, what, as_json=as_json)
+
+
+def trace(what: str, run: str, store: str | None, *, as_json: bool) -> None:
+    """Print where an artifact or a row comes from."""
+    from flows.inspecting import show_trace
+
+    show_trace(Store(use_store(store)), what, run, as_json=as_json)
+
+
+def verify(what: str | None, run: str | None, store: str | None, *, as_json: bool) -> None:
+    """Compare files with manifests."""
+    from flows.inspecting import show_verification
+
+    show_verification(Store(use_store(store)), what, run, as_json=as_json)
 
 
 def methods(name: str | None, *, as_json: bool) -> None:
@@ -110,11 +133,39 @@ def methods(name: str | None, *, as_json: bool) -> None:
     show_methods(name, as_json=as_json)
 
 
-def gc(store: str | None, *, delete: bool) -> None:
+def gc(store: str | None, *, delete: bool, as_json: bool) -> None:
     """Print, or delete, what no run needs."""
     from mbpo_core.store.gc import collect
 
-    console.print_garbage(collect(Store(use_store(store)), delete=delete))
+    console.print_garbage(collect(Store(use_store(store)), delete=delete), as_json=as_json)
+
+
+def doctor(store: str | None, *, as_json: bool) -> None:
+    """Check everything a run needs."""
+    from flows.doctor import examine
+
+    examine(use_store(store), as_json=as_json)
+
+
+def create_pool(nodes: list[str], notify: str) -> None:
+    """Set up the Prefect server's side of a pool."""
+    from flows.pool import create_pool
+
+    create_pool(nodes, notify)
+
+
+def server_up(port: int, store: str | None) -> None:
+    """Start server, worker and deployments."""
+    from flows.serving import start
+
+    start(use_store(store), port)
+
+
+def server_down(store: str | None) -> None:
+    """End them."""
+    from flows.serving import stop
+
+    stop(use_store(store))
 
 
 def smoke() -> None:

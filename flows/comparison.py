@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from prefect import flow
 
-from flows.opening import open_run
+from flows.hooks import SERVICE
+from flows.opening import begin, open_run
 from flows.pipeline import train_method
 from mbpo_core.config import PipelineConfig
 from mbpo_core.progress import make_progress
@@ -30,11 +31,11 @@ def follow_comparison(runs: Sequence[Run], announce: Callable[[str], None] = lam
     return evaluate_policies(first, samples, [reference, *policies])
 
 
-@flow(name="compare")
+@flow(name="compare", **SERVICE)
 def compare(configs: list[PipelineConfig]) -> ArtifactRef:
     """Train several methods on one seed's samples and ask them all the same questions.
 
     Args:
         configs: a run config a method, of one seed; they differ in `method` and `run`.
     """
-    return follow_comparison([open_run(config, []) for config in configs], make_progress().log)
+    return follow_comparison([begin(open_run(config)) for config in configs], make_progress().log)

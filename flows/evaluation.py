@@ -4,26 +4,47 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import EvaluationConfig
 from mbpo_core.stage import ArtifactRef
 from tasks.evaluation import evaluate_policies
-from tasks.run import Run
+from tasks.promotion import promote
+from tasks.run import Mode, Run
 
 
 def rerun(run: Run) -> ArtifactRef:
     """The base model, the run's baselines, and its last checkpoint, on the run's latest samples."""
     baselines = [run.latest_policy(f"training/{name}", name) for name in run.config.baselines]
     trained = run.policy_before(run.config.training_rounds)
-    return evaluate_policies(run, run.latest("samples"), [run.base_policy(), *baselines, trained])
+    made = evaluate_policies(run, run.latest("samples"), [run.base_policy(), *baselines, trained])
+    promote(run, made, trained)
+    return made
 
 
-@flow(name="evaluation")
-def evaluation(run: RunName = "default", changes: list[str] = [], force: bool = False) -> ArtifactRef:  # noqa: B006
+@flow(name="evaluation", **SERVICE)
+def evaluation(
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
     """Rerun the evaluation of one run.
 
     Args:
-        run: name of the run.
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("evaluation", run, changes, force))
+    form = StageForm("evaluation", run, upstream, settings, changes, mode, fields)
+    return carry_out(form, rerun, dry_run=dry_run)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 
-from flows.opening import RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import NegativesConfig
 from mbpo_core.errors import ConfigError
 from mbpo_core.stage import ArtifactRef
 from tasks.negatives import make_images, mine_negatives
-from tasks.run import Run
+from tasks.run import Mode, Run
 
 
 def rerun(run: Run, images: bool = False) -> ArtifactRef:
@@ -30,19 +35,31 @@ def rerun(run: Run, images: bool = False) -> ArtifactRef:
     return made
 
 
-@flow(name="negatives")
+@flow(name="negatives", **SERVICE)
 def negatives(
-    run: RunName = "default",
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
     images: bool = False,
-    changes: list[str] = [],  # noqa: B006
-    force: bool = False,
-) -> ArtifactRef:
-    """Rerun negatives of one run.
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: NegativesConfig = NegativesConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
+    """Rerun negatives of one run: mining, or the rejected images made for its pairs.
 
     Args:
-        run: name of the run.
-        images: the rejected images made for its pairs, in place of the mining.
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        images: The rejected images made for the run's pairs, in place of the mining; then `settings` are those of
+            section images.
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("negatives", run, changes, force), images)
+    form = StageForm("negatives", run, upstream, settings, changes, mode, fields, images=images)
+    return carry_out(form, partial(rerun, images=images), dry_run=dry_run)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import PairsConfig
 from mbpo_core.stage import ArtifactRef
 from tasks.pairs import build_pairs
-from tasks.run import Run
+from tasks.run import Mode, Run
 
 
 def rerun(run: Run) -> ArtifactRef:
@@ -18,13 +21,28 @@ def rerun(run: Run) -> ArtifactRef:
     return made
 
 
-@flow(name="pairs")
-def pairs(run: RunName = "default", changes: list[str] = [], force: bool = False) -> ArtifactRef:  # noqa: B006
-    """Rerun pairs of one run.
+@flow(name="pairs", **SERVICE)
+def pairs(
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: PairsConfig = PairsConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
+    """Rerun pairs of one run: filter its negatives anew.
 
     Args:
-        run: name of the run.
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("pairs", run, changes, force))
+    form = StageForm("pairs", run, upstream, settings, changes, mode, fields)
+    return carry_out(form, rerun, dry_run=dry_run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mbpo_core.errors import ConfigError
 
 STORE_VARIABLE = "MBPO_STORE"
+CONFIGS_VARIABLE = "MBPO_CONFIGS"
 DEFAULT_STORE = "runs"
 
 
@@ -35,6 +36,28 @@ def config_file(name: str | Path) -> Path:
     raise ConfigError(
         "the run config does not exist", where=str(name), remedy=f"Give the path of a YAML file, or one of: {configs}."
     )
+
+
+def named_config(name: str) -> Path:
+    """The run config that a form names: one in the folder that MBPO_CONFIGS names on the worker, or a shipped one.
+
+    A form may name files of that folder and nothing else, so links that lead out of it are not followed.
+
+    Raises:
+        ConfigError: there is no such config; names those there are.
+    """
+    folder = os.environ.get(CONFIGS_VARIABLE, "")
+    own = sorted(Path(folder).resolve().glob("*.yaml")) if folder else []
+    known = {file.stem: file for file in [*run_configs(), *own] if file.is_file()}
+    found = known.get(name.removesuffix(".yaml"))
+    if found is None or (found in own and found.resolve().parent != found.parent):
+        raise ConfigError(
+            f"there is no run config {name!r}",
+            where=f"shipped configs, and the folder in {CONFIGS_VARIABLE} on the worker ({folder or 'not set'})",
+            expected=f"one of {', '.join(sorted(known))}",
+            remedy="Name one of them without a path, or put the file there.",
+        )
+    return found
 
 
 def run_configs() -> list[Path]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import StageWord, open_run
+from flows.forms import BaseName, Fields, StageWord
+from flows.hooks import SERVICE
+from flows.opening import begin, open_run, planned
 from mbpo_core.config import PipelineConfig
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from tasks.evaluation import evaluate_policies
 from tasks.negatives import make_images, mine_negatives
+from tasks.notes import note_plans
 from tasks.pairs import build_pairs
+from tasks.promotion import promote
 from tasks.report import write_report
 from tasks.rollouts import collect_rollouts
 from tasks.run import Run
@@ -26,7 +30,8 @@ def follow_method(run: Run) -> ArtifactRef:
     samples = import_samples(run)
     policy, pairs = train_method(run, samples, reference)
     baselines = [train_baseline(run, name, reference, pairs) for name in run.config.baselines]
-    evaluate_policies(run, samples, [reference, *baselines, policy])
+    evaluation = evaluate_policies(run, samples, [reference, *baselines, policy])
+    promote(run, evaluation, policy)
     return write_report(run, run.made())
 
 
@@ -43,12 +48,29 @@ def train_method(run: Run, samples: ArtifactRef, reference: PolicyRef) -> tuple[
     return policy, pairs
 
 
-@flow(name="mbpo")
-def mbpo(config: PipelineConfig, force: list[StageWord] = []) -> ArtifactRef:  # noqa: B006 (the form's default)
+@flow(name="pipeline", **SERVICE)
+def pipeline(
+    base: BaseName = "",
+    start_at: StageWord = "samples",
+    only: list[StageWord] = [],  # noqa: B006
+    force: list[StageWord] = [],  # noqa: B006
+    dry_run: bool = False,
+    fields: Fields = "changed",
+    config: PipelineConfig = PipelineConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
     """Run the whole method; stages whose artifacts exist are reused.
 
     Args:
-        config: settings of the run.
-        force: stages to compute even if their artifacts exist.
+        base: Name of a run config, such as demo or smoke, or of a file in the worker's folder MBPO_CONFIGS; empty for
+            the defaults.
+        start_at: Stages before this one are taken as the run has them.
+        only: Stages to do; the others are taken as the run has them. Empty does all.
+        force: Stages to compute even if their artifacts exist.
+        dry_run: Only show the plan.
+        fields: changed, so that a field of `config` left as shown keeps what `base` has; or all, which takes every
+            field as shown.
+        config: Settings of the run, laid over those of `base`.
     """
-    return follow_method(open_run(config, force))
+    run = open_run(config, base, fields, only=only, start_at=start_at, force=force)
+    note_plans(planned(run, follow_method), run.config.run, run.store.root)
+    return None if dry_run else follow_method(begin(run))

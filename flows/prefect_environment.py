@@ -14,6 +14,9 @@ SILENT = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 
+# A result that is read back must be data; pickle would run what somebody wrote there.
+RESULTS = {"PREFECT_RESULTS_DEFAULT_SERIALIZER": "json"}
+
 # The embedded server takes 10-36 s to start on two cores; Prefect gives up after 20 by default.
 EMBEDDED = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
 
@@ -25,7 +28,7 @@ QUIET = {CONSOLE_LEVEL: "CRITICAL"}
 
 def prepare_prefect(store: str) -> None:
     """Set what is not set already; a server named by PREFECT_API_URL is used, else the embedded one."""
-    defaults = SILENT | QUIET
+    defaults = SILENT | QUIET | RESULTS
     if not os.environ.get("PREFECT_API_URL"):
         defaults |= EMBEDDED | {"PREFECT_HOME": str(prefect_home(store))}
     for name, value in defaults.items():

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import ReportConfig
 from mbpo_core.stage import ArtifactRef
 from tasks.report import write_report
-from tasks.run import Run, pointer_keys
+from tasks.run import Mode, Run, pointer_keys
 
 
 def rerun(run: Run) -> ArtifactRef:
-    """From whatever the run's pointers name now."""
-    there = run.store.run(run.config.run).pointers()
+    """From whatever the run's pointers name now, or what is named upstream in place of the pointer it was made for."""
+    there = run.store.run(run.config.run).pointers() | {ref.key: ref for ref in run.choice.upstream.values()}
     return write_report(run, {key: there[key] for key in pointer_keys(run.config) if key in there})
 
 
-@flow(name="report")
-def report(run: RunName = "default", changes: list[str] = [], force: bool = False) -> ArtifactRef:  # noqa: B006
+@flow(name="report", **SERVICE)
+def report(
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: ReportConfig = ReportConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
     """Rerun the report of one run.
 
     Args:
-        run: name of the run.
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("report", run, changes, force))
+    form = StageForm("report", run, upstream, settings, changes, mode, fields)
+    return carry_out(form, rerun, dry_run=dry_run)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 
-from flows.opening import RoundIndex, RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import RolloutsConfig
 from mbpo_core.errors import ConfigError
 from mbpo_core.stage import ArtifactRef
 from tasks.rollouts import collect_rollouts
-from tasks.run import Run
+from tasks.run import Mode, Run
 
 
 def rerun(run: Run, round_index: int) -> ArtifactRef:
@@ -20,19 +25,30 @@ def rerun(run: Run, round_index: int) -> ArtifactRef:
     return made
 
 
-@flow(name="rollouts")
+@flow(name="rollouts", **SERVICE)
 def rollouts(
-    run: RunName = "default",
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
     round_index: RoundIndex = 0,
-    changes: list[str] = [],  # noqa: B006
-    force: bool = False,
-) -> ArtifactRef:
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: RolloutsConfig = RolloutsConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
     """Rerun one round's rollouts of one run.
 
     Args:
-        run: name of the run.
-        round_index: round of the online loop, from 0.
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        round_index: Round of the online loop, from 0.
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("rollouts", run, changes, force), round_index)
+    form = StageForm("rollouts", run, upstream, settings, changes, mode, fields, round_index=round_index)
+    return carry_out(form, partial(rerun, round_index=round_index), dry_run=dry_run)

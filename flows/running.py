@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from functools import partial
+from typing import Any, cast
 
 from flows import console
-from flows.opening import StageWord, changed_config, recorded_config
+from flows.forms import LATEST, StageForm
+from flows.opening import WORDS, open_stage, planned, recorded_config
 from flows.prefect_environment import prefect_runtime
 from mbpo_core.config import PipelineConfig, build_config
 from mbpo_core.errors import ConfigError
@@ -16,25 +18,28 @@ from mbpo_core.execution import StagePlan
 from mbpo_core.explain import Explanation, collect_plans, explain
 from mbpo_core.store import Store
 from mbpo_core.store.lineage import stale
-from tasks.run import Run, expect
+from tasks.run import Choice, Mode, Run, expect
 
 
-def run_pipeline(store: Store, config: PipelineConfig, force: Sequence[str]) -> None:
+def run_pipeline(store: Store, config: PipelineConfig, choice: Choice = Choice()) -> None:  # noqa: B008 (frozen)
     """Run the whole method, or only point the run to what is there when everything is cached."""
-    plans = plan_pipeline(store, config, force)
+    plans = plan_pipeline(store, config, choice)
     if all_cached(plans):
         point_run(store, config, plans)
+        if config.promotion.metrics:  # named since, perhaps: the gate still has to decide
+            follow_cached(store, config, choice)
         console.say(f"Run {config.run}: everything is cached.")
         console.print_notes(plans)
         return
     console.print_plans(plans, f"Run {config.run} (seed {config.seed}) in {store.root}")
     with prefect_runtime(store.root):
-        from flows.pipeline import mbpo
+        from flows.pipeline import pipeline
 
-        mbpo(config, [word for word in get_args(StageWord) if word in force])
+        only = [word for word in WORDS if choice.does(word)] if choice.only is not None else []
+        pipeline(config=config, only=only, force=[word for word in WORDS if word in choice.force])
 
 
-def plan_pipeline(store: Store, config: PipelineConfig, force: Sequence[str] = ()) -> list[StagePlan]:
+def plan_pipeline(store: Store, config: PipelineConfig, choice: Choice = Choice()) -> list[StagePlan]:  # noqa: B008
     """What each stage would do, by following the method without making anything.
 
     Raises:
@@ -43,9 +48,15 @@ def plan_pipeline(store: Store, config: PipelineConfig, force: Sequence[str] = (
     with prefect_runtime(store.root):
         from flows.pipeline import follow_method
 
-        dry = Run(config, store, frozenset(force), expect)
-        follow_method(dry)
-    return dry.plans
+        return planned(Run(config, store, choice, expect), follow_method)
+
+
+def follow_cached(store: Store, config: PipelineConfig, choice: Choice) -> None:
+    """Follow the method where every artifact is there, for what it does besides."""
+    with prefect_runtime(store.root):
+        from flows.pipeline import follow_method
+
+        follow_method(Run(config, store, choice))
 
 
 def explain_run(store: Store, config: PipelineConfig | None, name: str | None, changes: list[str]) -> Explanation:
@@ -70,10 +81,19 @@ class StageChoice:
     run: str
     config: PipelineConfig | None  # becomes the run's; None takes the recorded one
     changes: list[str]
-    force: bool = False
+    upstream: str = LATEST
+    mode: str = "reuse"
     round_index: int | None = None  # the last one if None
     baseline: str = ""
     images: bool = False  # negatives: those made for pairs, in place of the mining
+
+    def form(self) -> StageForm:
+        """The same as the stage's form would say it; a round is checked where one is named."""
+        named = self.round_index if not self.baseline else None
+        mode = cast(Mode, self.mode)
+        return StageForm(
+            self.stage, self.run, self.upstream, None, self.changes, mode, images=self.images, round_index=named
+        )
 
     def arguments(self, rounds: int) -> dict[str, Any]:
         """What the stage's own `rerun` takes besides the run."""
@@ -87,24 +107,23 @@ class StageChoice:
 
 def rerun_stage(store: Store, choice: StageChoice, *, dry_run: bool) -> None:
     """Say what rerunning one stage does, do it unless `dry_run`, and name what is stale then."""
-    base = choice.config.model_copy(update={"run": choice.run}) if choice.config else recorded_config(store, choice.run)
-    config = changed_config(base, choice.changes, choice.stage)
+    base, form = choice.config.model_copy(update={"run": choice.run}) if choice.config else None, choice.form()
     with prefect_runtime(store.root):
+        run = open_stage(form, base)
         flows_module = importlib.import_module(f"flows.{choice.stage}")
-        arguments = choice.arguments(config.training_rounds)
-        dry = Run(config, store, frozenset([choice.stage] if choice.force else []), expect)
-        flows_module.rerun(dry, **arguments)
-        console.print_plans(dry.plans, f"Run {config.run} in {store.root}")
+        arguments = choice.arguments(run.config.training_rounds)
+        plans = planned(run, partial(flows_module.rerun, **arguments))
+        console.print_plans(plans, f"Run {choice.run} in {store.root}")
         if dry_run:
             return
-        if choice.config is not None:
+        if base is not None:
             store.run(choice.run).save_config(base.model_dump(mode="json"))
-        if all_cached(dry.plans):
-            point_run(store, config, dry.plans)
+        if all_cached(plans):
+            point_run(store, run.config, plans)
         else:
-            stage_flow = getattr(flows_module, choice.stage)
-            stage_flow(run=choice.run, changes=choice.changes, force=choice.force, **arguments)
-    key = dry.plans[-1].key
+            asked = {"run": form.run, "upstream": form.upstream, "changes": form.changes, "mode": form.mode}
+            getattr(flows_module, choice.stage)(**asked, **arguments)
+    key = plans[-1].key
     console.say(f"{key}: {store.run(choice.run).pointers()[key].uri}")
     console.print_stale(stale(store, choice.run), choice.run)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.paths import STORE_VARIABLE, config_file
-from flows.pipeline import follow_method, mbpo
+from flows.forms import BaseName
+from flows.hooks import SERVICE
+from flows.paths import STORE_VARIABLE, named_config
+from flows.pipeline import follow_method, pipeline
 from flows.training import training
 from mbpo_core.config import PipelineConfig, load_config
 from mbpo_core.errors import StoreError
@@ -26,12 +28,12 @@ from tasks.run import Run, expect
 KINDS = ("negatives", "pairs", "rollouts/0", "training/0")
 
 
-@flow(name="smoke")
-def smoke(config: str = "smoke") -> list[str]:
+@flow(name="smoke", **SERVICE)
+def smoke(config: BaseName = "smoke") -> list[str]:
     """Run every stage on a handful of rows in a temporary store and check what they wrote.
 
     Args:
-        config: run config, or the name of a shipped one.
+        config: Name of a shipped run config, or of a file in the worker's folder MBPO_CONFIGS.
 
     Returns:
         What was checked, a line each.
@@ -39,10 +41,10 @@ def smoke(config: str = "smoke") -> list[str]:
     Raises:
         StoreError: a check failed.
     """
-    settings = load_config(config_file(config))
+    settings = load_config(named_config(config))
     with _temporary_store() as root:
         store = Store(root)
-        mbpo(settings)
+        pipeline(config=settings)
         return [*check_tables(store, settings.run), check_cached(store, settings), check_rerun(store, settings)]
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
 
 from prefect import flow
 
-from flows.opening import RoundIndex, RunName, open_stage
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Target, Upstream
+from flows.hooks import SERVICE
+from flows.rerunning import carry_out
+from mbpo_core.config import TrainingConfig
+from mbpo_core.errors import ConfigError
 from mbpo_core.stage import ArtifactRef
-from tasks.run import Run
+from tasks.run import Mode, Run
 from tasks.training import train_baseline, train_policy
-
-Target = Literal["policy", "sft", "dpo"]
 
 
 def rerun(run: Run, round_index: int, target: Target = "policy") -> ArtifactRef:
@@ -19,6 +21,10 @@ def rerun(run: Run, round_index: int, target: Target = "policy") -> ArtifactRef:
     config, reference = run.config, run.base_policy()
     pairs = run.latest(run.mined("pairs", round_index)) if config.wants_pairs else None
     if target != "policy":
+        if pairs is None:
+            raise ConfigError(
+                f"run {config.run} has no pairs, so it has no baseline {target}", remedy="Choose target policy."
+            )
         train_baseline(run, target, reference, pairs)
     else:
         images = run.latest(run.mined("negatives/images", round_index)) if config.makes_images else None
@@ -27,21 +33,41 @@ def rerun(run: Run, round_index: int, target: Target = "policy") -> ArtifactRef:
     return next(reversed(run.made().values()))
 
 
-@flow(name="training")
+@flow(name="training", **SERVICE)
 def training(
-    run: RunName = "default",
+    run: RunName = UNNAMED,
+    upstream: Upstream = LATEST,
     round_index: RoundIndex = 0,
     target: Target = "policy",
-    changes: list[str] = [],  # noqa: B006
-    force: bool = False,
-) -> ArtifactRef:
+    mode: Mode = "reuse",
+    dry_run: bool = False,
+    changes: Changes = [],  # noqa: B006
+    fields: Fields = "changed",
+    settings: TrainingConfig = TrainingConfig(),  # noqa: B008 (the form's default)
+) -> ArtifactRef | None:
     """Rerun one round's training of one run, or one of its baselines.
 
     Args:
-        run: name of the run.
-        round_index: round of the online loop, from 0.
-        target: the policy, or a baseline in its place (then the round does not matter).
-        changes: settings to change, as section.field=value.
-        force: compute even if the artifact exists.
+        run: Name of the run.
+        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
+            latest artifact of its kind.
+        round_index: Round of the online loop, from 0.
+        target: The policy, or a baseline in its place (then the round does not matter).
+        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
+        dry_run: Only show the plan.
+        changes: Settings to change, as section.field=value; they come after `settings`.
+        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
+            field as shown.
+        settings: Settings of the stage, laid over the run's own.
     """
-    return rerun(open_stage("training", run, changes, force), round_index, target)
+    form = StageForm(
+        "training",
+        run,
+        upstream,
+        settings,
+        changes,
+        mode,
+        fields,
+        round_index=round_index if target == "policy" else None,
+    )
+    return carry_out(form, partial(rerun, round_index=round_index, target=target), dry_run=dry_run)

@@ -38,7 +38,12 @@ def knob(default: Any, description: str, **bounds: Any) -> Any:
 class Section(BaseModel):
     """Base of all settings: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        model_title_generator=lambda model: model.__name__.removesuffix("Config").lower(),  # forms show it
+    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what comes out, as JSON values."""
@@ -392,8 +397,6 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(20, ge=1, description="Steps between resumable checkpoints; also the stop rule's.")
     zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO stage.")
     micro_groups: int = knob(4, "Groups a forward pass, a process.", ge=1)
-    processes: int = knob(1, "Training processes (one an accelerator).", ge=1, le=1024)
-    timeout_s: int = knob(86_400, "Kill the training processes after this long, seconds.", ge=1)
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> TrainingConfig:
@@ -445,6 +448,31 @@ class ReportConfig(Section):
     predictions: int = Field(24, ge=0, le=500, description="Changed predictions shown.")
 
 
+class LaunchConfig(Section):
+    """Where stages that need a model run. Machines and devices belong to the worker's environment, not here."""
+
+    launcher: Literal["auto", "inline", "workers"] = knob(
+        "auto",
+        "inline: in the flow's own process; workers: in processes of their own; auto: workers where there is an "
+        "accelerator or more than one process.",
+    )
+    processes: int = knob(1, "Worker processes, one an accelerator, over all machines.", ge=1, le=1024)
+    timeout_s: int = knob(86_400, "Kill a stage's workers after this long, seconds.", ge=1)
+    device_wait_s: int = knob(86_400, "Wait this long for an accelerator that another run holds, seconds.", ge=0)
+    free_memory: float = knob(0.9, "Least share of an accelerator's memory to be free before launch.", ge=0, le=1)
+
+
+class PromotionConfig(Section):
+    """When a run's new checkpoint takes the place of the promoted one."""
+
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="Metrics of the evaluation in which a new checkpoint must not be significantly worse than the "
+        "promoted one; empty promotes nothing.",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals that decide.")
+
+
 class PipelineConfig(Section):
     """One run of the whole method."""
 
@@ -470,6 +498,8 @@ class PipelineConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
+    promotion: PromotionConfig = Field(default_factory=PromotionConfig)
+    launch: LaunchConfig = Field(default_factory=LaunchConfig)
 
     @model_validator(mode="before")
     @classmethod

@@ -66,6 +66,10 @@ class LeaseHeld(StoreError):
     """Another live worker is writing the same artifact."""
 
 
+class GpuUnavailable(MbpoError):
+    """An accelerator that is needed is not there, not free, or not to be seen; passes by itself, so it is retried."""
+
+
 class StoreFull(StoreError):
     """No space left where the store writes."""
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mbpo_core.config import PolicyConfig
-from mbpo_core.errors import DamagedArtifact, DataError
+from mbpo_core.errors import DamagedArtifact, DataError, LeaseHeld
+from mbpo_core.launching.context import stage_context
+from mbpo_core.launching.placing import placed
+from mbpo_core.launching.shares import Later, share_out
 from mbpo_core.planning import Cause, CauseKind, StagePlan, StageRequest, differences, external_identity, plan
 from mbpo_core.progress import BarProgress, make_progress
-from mbpo_core.stage import ArtifactRef, PolicyRef, Progress, StageContext, StageSpec
+from mbpo_core.stage import ArtifactRef, PolicyRef, Progress, StageSpec, Workers
+from mbpo_core.store.attempts import Leftovers
 from mbpo_core.store.core import Store
 from mbpo_core.store.digests import code_digest
 from mbpo_core.store.files import naming_full_disks
-from mbpo_core.store.lease import who
+from mbpo_core.store.lease import Lease, who
 from mbpo_core.store.manifest import Manifest
 from mbpo_core.store.migrations import table_info
 from mbpo_core.store.runs import now
@@ -35,6 +40,10 @@ __all__ = [
     "run_stage",
 ]
 
+_ASK_EVERY_S = 1.0
+_SAY_EVERY_S = 30.0
+"""While somebody else makes the artifact, seconds."""
+
 _LIBRARIES = ("mbpo", "torch", "transformers", "deepspeed", "datasets", "pyarrow", "numpy", "pillow", "safetensors")
 
 
@@ -43,49 +52,65 @@ def execute(
 ) -> ArtifactRef:
     """Make the planned artifact, unless it is there.
 
+    Where another live worker is making it, that one is waited for, and what it made is used.
+
     Args:
-        progress: told how far the stage is; a bar or log lines if None.
+        progress: told how far the stage is, and what it waits for; a bar or log lines if None.
         spec: the stage, where it is not one of `store.stages`.
 
     Returns:
         The committed artifact. No run pointer is moved.
 
     Raises:
-        LeaseHeld: another live worker is making the same artifact.
+        GpuUnavailable: an accelerator that the stage needs is not there, or did not come free in time.
+        LeaseHeld: another worker took the artifact over while this one was suspended.
         StoreFull: no space left; finished parts are kept for the next attempt.
+        WorkerFailed: one of the stage's processes died or took too long; finished parts are kept.
         MbpoError: whatever the stage raises on purpose.
     """
     spec = spec or store.stages[plan.stage]
     if plan.ref is not None:
         return plan.ref
-    with store.lease(plan.stage, plan.digest) as lease, naming_full_disks(store.root):
+    progress = progress or make_progress()
+    with contextlib.ExitStack() as stack:
+        lease = _entered(store, plan, progress, stack)
+        stack.enter_context(naming_full_disks(store.root))
         older = _committed(store, plan)
         if older is None or plan.request.force:  # otherwise another worker was faster
-            made = _make(store, spec, plan, progress or make_progress(), older)
+            made = _make(store, spec, plan, progress, older)
             store.commit(made, lease)
             older = made
         return older.ref(store.uri(plan.stage, plan.digest), plan.key)
+
+
+def _entered(store: Store, plan: StagePlan, progress: Progress, stack: contextlib.ExitStack) -> Lease:
+    """The right to make the artifact; while somebody else has it, say whom we wait for."""
+    say_at = time.monotonic()
+    while True:
+        lease = store.lease(plan.stage, plan.digest)
+        try:
+            return stack.enter_context(lease)
+        except LeaseHeld:
+            if time.monotonic() >= say_at and (held := lease.holder()) is not None:
+                say_at = time.monotonic() + _SAY_EVERY_S
+                progress.log(
+                    f"{plan.key}: waiting for {held.holder}, which is making this artifact "
+                    f"(last heard of {held.silent_s:.0f} s ago)"
+                )
+            time.sleep(_ASK_EVERY_S)
 
 
 def _make(store: Store, spec: StageSpec, plan: StagePlan, progress: Progress, older: Manifest | None) -> Manifest:
     request, code = plan.request, code_digest(spec.modules)
     if request.force:
         store.clear_scratch(plan.stage, plan.digest, code)
-    config = spec.config.model_validate(request.config)
-    writer = ArtifactWriter(
-        store.folder(plan.stage, plan.digest),
-        spec,
-        config=config,
-        digest=plan.digest,
-        code=code,
-        leftovers=None if request.force else store.leftovers(plan.stage, plan.digest, code),
-    )
     try:
-        spec.load()(_context(store, spec, config, request, writer, progress))
+        with placed(store, spec, plan, progress) as workers:
+            manifest = _compute(store, spec, plan, code, progress, workers)
     finally:
         if isinstance(progress, BarProgress):
             progress.stop()
-    manifest = _manifest(spec, plan, code, writer.attempt, writer.seal())
+    config = spec.config.model_validate(request.config)
     if external_identity(spec, config, store.memo) != plan.identity["external"]:
         raise DataError(
             f"the input of stage {spec.name} changed while it was read",
@@ -96,6 +121,34 @@ def _make(store: Store, spec: StageSpec, plan: StagePlan, progress: Progress, ol
         manifest = manifest.model_copy(update={"warnings": [_not_repeatable(older)]})
         progress.log(manifest.warnings[0])
     return manifest
+
+
+def _compute(
+    store: Store, spec: StageSpec, plan: StagePlan, code: str, progress: Progress, workers: Workers | None
+) -> Manifest:
+    """Let workers make what they can share, and the stage's function the rest."""
+    request, shares = plan.request, None
+    if workers is not None and spec.shared:
+        shares = share_out(workers, store, spec, plan, code, progress)
+        progress = Later(progress)
+    writer = ArtifactWriter(
+        store.folder(plan.stage, plan.digest),
+        spec,
+        config=spec.config.model_validate(request.config),
+        digest=plan.digest,
+        code=code,
+        leftovers=_leftovers(store, plan, code, shares),
+    )
+    spec.load()(stage_context(store, spec, request, writer, progress, workers))
+    processes = workers.processes if workers is not None else 1
+    return _manifest(spec, plan, code, writer.attempt, writer.seal(), processes)
+
+
+def _leftovers(store: Store, plan: StagePlan, code: str, shares: list[str] | None) -> Leftovers | None:
+    """Finished parts that may be adopted: all, or, of a forced rerun, those that its own workers made."""
+    if plan.request.force and shares is None:
+        return None
+    return Leftovers(store.folder(plan.stage, plan.digest), code, shares if plan.request.force else None)
 
 
 def run_stage(
@@ -117,24 +170,7 @@ def checkpoint_policy(ref: ArtifactRef, label: str) -> PolicyRef:
     return PolicyRef(artifact=ref, digest=ref.content, label=label)
 
 
-def _context(
-    store: Store, spec: StageSpec, config: Any, request: StageRequest, writer: ArtifactWriter, progress: Progress
-) -> StageContext:
-    return StageContext(
-        config=config,
-        inputs={name: store.reader(ref) for name, ref in request.inputs.items()},
-        policies=request.policies,
-        policy_config=PolicyConfig.model_validate(request.policy_config) if request.policy_config else None,
-        output=writer,
-        progress=progress,
-        seed=request.seed,
-        round_index=request.round_index,
-        rounds=request.rounds,
-        open_policy=store.open_policy,
-    )
-
-
-def _manifest(spec: StageSpec, plan: StagePlan, code: str, attempt: str, outcome: Outcome) -> Manifest:
+def _manifest(spec: StageSpec, plan: StagePlan, code: str, attempt: str, outcome: Outcome, processes: int) -> Manifest:
     request = plan.request
     device = _device(request.policy_config)
     return Manifest(
@@ -151,7 +187,7 @@ def _manifest(spec: StageSpec, plan: StagePlan, code: str, attempt: str, outcome
         policy_config=request.policy_config,
         libraries=_libraries(),
         device=device,
-        accelerator_seconds=0.0 if device == "cpu" else outcome.seconds * request.config.get("processes", 1),
+        accelerator_seconds=0.0 if device == "cpu" else outcome.seconds * processes,
         created=now(),
         by=who(),
         **vars(outcome),

@@ -11,7 +11,7 @@ from mbpo_core.errors import StoreError
 from mbpo_core.planning import StagePlan, plan
 from mbpo_core.stage import ArtifactRef, PolicyRef, StageSpec
 from mbpo_core.store.core import Store
-from mbpo_core.store.lineage import Stale, readable_manifest, stale
+from mbpo_core.store.lineage import Stale, published, readable_manifest, stale
 from mbpo_core.store.manifest import Manifest
 
 
@@ -63,7 +63,7 @@ def explain(
     Raises:
         StoreError: there is no such run.
     """
-    pointers = store.run(run).pointers()
+    pointers = {key: ref for key, ref in store.run(run).pointers().items() if not published(key)}
     if not pointers:
         raise StoreError(
             f"there is no run {run!r}",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mbpo_core.config import PolicyConfig, Section
+from mbpo_core.config import LaunchConfig, PolicyConfig, Section
 from mbpo_core.errors import DamagedArtifact, StoreError
 from mbpo_core.stage import ArtifactRef, PolicyRef, StageSpec
 from mbpo_core.store.checks import HashMemo, listing
@@ -68,6 +68,7 @@ class StageRequest(BaseModel):
     round_index: int = 0
     rounds: int = 1
     force: bool = False
+    launch: LaunchConfig = Field(default_factory=LaunchConfig)
 
 
 class StagePlan(BaseModel):
@@ -113,6 +114,7 @@ def plan(
     previous: ArtifactRef | None = None,
     force: bool = False,
     key: str = "",
+    launch: LaunchConfig | None = None,
 ) -> StagePlan:
     """Decide whether a stage is cached, resumes or runs; nothing is computed or written.
 
@@ -122,6 +124,7 @@ def plan(
         previous: what the run's pointer names now; causes are differences to it.
         force: run even if the artifact is there.
         key: run pointer; the stage's name, with the round for stages that have rounds, if empty.
+        launch: where the stage will run; decides nothing.
 
     Raises:
         StoreError: an input is of a kind that the stage does not read.
@@ -144,6 +147,7 @@ def plan(
         round_index=round_index,
         rounds=rounds,
         force=force,
+        launch=launch or LaunchConfig(),
     )
     identity = identity_of(spec, config, request, policy_config, store.memo)
     return _decide(store, spec, request, identity, previous)

@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 LINE_EVERY_S = 10.0
 
@@ -56,8 +66,8 @@ class LogProgress:
         left = max(0, self._total - self._done) / max(speed, 1e-9)
         share = f" ({self._done / self._total:.0%})" if self._total else ""
         tail = f", {duration(left)} left" if left else f" in {duration(now - self._begun)}"
-        shown = _figures(figures)
-        self._write(f"{self._description}: {self._done}/{self._total}{share}{tail}" + (f", {shown}" if shown else ""))
+        shown = "".join(f", {text}" for text in (rate(speed), _figures(figures)) if text)
+        self._write(f"{self._description}: {self._done}/{self._total}{share}{tail}{shown}")
 
     def log(self, message: str) -> None:
         """A line of its own."""
@@ -65,7 +75,7 @@ class LogProgress:
 
 
 class BarProgress:
-    """A bar with the time left, redrawn in place."""
+    """A bar with the rate and the time left, redrawn in place."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -79,6 +89,7 @@ class BarProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            _RateColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -120,6 +131,27 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rate(speed: float) -> str:
+    """How fast it goes, in whatever is counted: 12.5/s, or 3.2 s each; empty if nothing is known yet.
+
+    Args:
+        speed: per second.
+    """
+    if speed <= 0:
+        return ""
+    if speed >= 1:
+        return f"{speed:.0f}/s" if speed >= 100 else f"{speed:.3g}/s"
+    each_s = 1 / speed
+    return f"{each_s:.1f} s each" if each_s < 60 else f"{duration(each_s)} each"
+
+
+class _RateColumn(ProgressColumn):
+    """The rate, beside a bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(rate(task.finished_speed or task.speed or 0.0))
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -124,6 +124,25 @@ class Progress(Protocol):
     def log(self, message: str) -> None: ...
 
 
+class Workers(Protocol):
+    """Processes of their own, on leased accelerators where there are any."""
+
+    processes: int
+
+    def run(self, task: str, folder: Path, progress: Progress) -> None:
+        """Do a task of `mbpo_core.worker` in every process and wait for the last one.
+
+        Args:
+            task: "train" or "share".
+            folder: what the processes are told, as plain files; they log, report progress and errors there.
+            progress: told what they tell.
+
+        Raises:
+            WorkerFailed: a process died, or took too long; carries the last log lines of rank 0.
+            MbpoError: whatever error of ours the work raised, as if it had been raised here.
+        """
+
+
 @dataclass(frozen=True)
 class StageContext:
     """Everything a stage may know."""
@@ -138,6 +157,7 @@ class StageContext:
     round_index: int = 0
     rounds: int = 1
     open_policy: Callable[[PolicyRef], Path] = field(default=lambda ref: Path(ref.folder))  # local model folder
+    workers: Workers | None = None  # of a stage that starts processes itself; None computes in this one
 
 
 @dataclass(frozen=True)
@@ -163,6 +183,7 @@ class StageSpec:
     reasons: Mapping[str, Literal["bad", "filtered"]] = field(default_factory=dict)  # closed set of dropped rows
     uses_policy: bool = False  # dtype and attention enter the identity
     by_round: bool = False  # round_index and rounds enter the identity
+    shared: bool = False  # each part stands alone, so that several processes may make them
     external: Callable[[Any], Mapping[str, External]] = field(default=lambda config: {})  # by config field
 
     def load(self) -> Callable[[StageContext], None]:

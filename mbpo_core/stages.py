@@ -71,6 +71,7 @@ NEGATIVES = StageSpec(
         "length": "filtered",
     },
     uses_policy=True,
+    shared=True,
     external=_negative_sources,
 )
 
@@ -92,6 +93,7 @@ PAIRS = StageSpec(
         "outside_share": "filtered",
     },
     uses_policy=True,
+    shared=True,
 )
 
 ROLLOUTS = StageSpec(
@@ -104,6 +106,7 @@ ROLLOUTS = StageSpec(
     modules=("mbpo_core.rollouts", "mbpo_core.objectives", "mbpo_core.verifiers", *_MODEL),
     reasons={"unreadable_image": "bad", "prompt_too_long": "bad", "unverifiable": "bad"},
     uses_policy=True,
+    shared=True,
     by_round=True,
 )
 
@@ -130,6 +133,7 @@ EVALUATION = StageSpec(
     modules=("mbpo_core.evaluation", "mbpo_core.verifiers", "mbpo_core.demo", *_MODEL),
     reasons={"unreadable_image": "bad", "unverifiable": "bad"},
     uses_policy=True,
+    shared=True,
 )
 
 REPORT = StageSpec(

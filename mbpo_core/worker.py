@@ -1,113 +1,101 @@
-"""Processes that train: `python -m mbpo_core.worker launch FOLDER N PARENT` and, under torchrun, `... train FOLDER`.
+"""Processes that work for a stage: `python -m mbpo_core.worker launch TASK FOLDER N PARENT`, and under the launcher
+that this becomes, `... train FOLDER` or `... share FOLDER` in each of N processes.
 
-Both forms die with whoever started them, so that no worker outlives a cancelled run.
+All forms die with whoever started them, so that no worker outlives a cancelled run.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
-import signal
+import socket
 import sys
-import time
 import traceback
 from pathlib import Path
 
-from mbpo_core.errors import MbpoError
-
-_PR_SET_PDEATHSIG = 1
-
-
-class ProgressFile:
-    """A Progress that writes calls as JSON lines for the parent to pass on."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def start(self, description: str, total: int) -> None:
-        self._write("start", description, total)
-
-    def advance(self, count: int = 1, **figures: float) -> None:
-        self._write("advance", count, **figures)
-
-    def log(self, message: str) -> None:
-        self._write("log", message)
-
-    def _write(self, call: str, *arguments: object, **figures: float) -> None:
-        self._file.write(json.dumps([call, arguments, figures]) + "\n")
+from mbpo_core.errors import ConfigError, GpuUnavailable
+from mbpo_core.launching.devices import hold_leased
+from mbpo_core.launching.hosts import many_hosts
+from mbpo_core.launching.launcher import LEASED_ON, become_launcher
+from mbpo_core.launching.reaping import die_with_parent
+from mbpo_core.launching.relay import ProgressFile, follow_heartbeat, tell_error
+from mbpo_core.store.lease import machine
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the two forms; returns the exit code."""
-    form, folder, *rest = arguments
+    """Run one of the forms; returns the exit code."""
+    form, *rest = arguments
     if form == "launch":
-        processes, parent = map(int, rest)
-        _die_with(parent)
-        return _launch(folder, processes)
-    _die_with(os.getppid())
-    return _train(Path(folder))
-
-
-def _launch(folder: str, processes: int) -> int:
-    """Become torchrun, in this same process: no port or host name of the outside world is used."""
-    from torch.distributed.run import main as torchrun
-
-    torchrun(
-        [
-            "--standalone",
-            "--local-addr=127.0.0.1",
-            "--max-restarts=0",
-            f"--nproc-per-node={processes}",
-            "--module",
-            "mbpo_core.worker",
-            "train",
-            folder,
-        ]
-    )
+        task, folder, processes, parent = rest
+        die_with_parent(int(parent))
+        become_launcher(task, Path(folder), int(processes))
+    else:
+        die_with_parent(os.getppid())
+        _work(form, Path(rest[0]))
     return 0
 
 
-def _train(folder: Path) -> int:
+def _work(task: str, folder: Path) -> None:
     rank = int(os.environ["RANK"])
+    if many_hosts():
+        _expect_shared(folder)
+        follow_heartbeat(folder, rank)
     log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     try:
+        if os.environ.get(LEASED_ON, machine()) != machine():
+            os.environ.pop("MBPO_LEASED", None)  # names devices of the machine we were started from
+        hold_leased()
         _choose_accelerator()
-        from mbpo_core.training.job import read_job
-        from mbpo_core.training.loop import train
-
-        job, rows = read_job(folder)
-        train(job, rows, ProgressFile(folder / f"progress-{rank}.jsonl"))
+        progress = ProgressFile(folder / f"progress-{rank}.jsonl")
+        if task == "train":
+            _train(folder, progress)
+        else:
+            _share(folder, rank, progress)
     except BaseException as error:
         traceback.print_exc()
-        _tell(folder / f"error-{rank}.json", error)
+        tell_error(folder, rank, error)
         raise
-    return 0
+    (folder / f"done-{rank}").touch()
+
+
+def _expect_shared(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(
+            f"the stage's folder is not there on {socket.gethostname()}",
+            where=str(folder),
+            expected="a store on a file system that all machines of the hostfile share",
+            remedy="Put the store there, or unset MBPO_HOSTFILE.",
+        )
+
+
+def _train(folder: Path, progress: ProgressFile) -> None:
+    from mbpo_core.training.job import read_job
+    from mbpo_core.training.loop import train
+
+    train(*read_job(folder), progress)
+
+
+def _share(folder: Path, rank: int, progress: ProgressFile) -> None:
+    from mbpo_core.launching.shares import make_share
+
+    make_share(folder, rank, progress)
 
 
 def _choose_accelerator() -> None:
+    """This process's own among those of the node; never the CPU where an accelerator was leased."""
     import torch
 
-    if torch.cuda.is_available():
+    leased = bool(os.environ.get("MBPO_ACCELERATED"))
+    if torch.cuda.is_available() and (leased or many_hosts()):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-
-
-def _tell(path: Path, error: BaseException) -> None:
-    fields = {name: getattr(error, name, "") for name in ("what", "where", "expected", "remedy")}
-    if not isinstance(error, MbpoError):
-        fields["what"] = repr(error)
-    path.write_text(json.dumps({"type": type(error).__name__, "time": time.time(), **fields}), encoding="utf-8")
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends; elsewhere the launcher's signals must do."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
+    elif leased:
+        raise GpuUnavailable(
+            "a worker was given an accelerator and PyTorch sees none",
+            where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+            expected="torch.cuda.is_available()",
+            remedy="Check the driver (nvidia-smi) and that PyTorch is a CUDA build; mbpo doctor looks at both.",
+        )
 
 
 if __name__ == "__main__":

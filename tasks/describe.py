@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from mbpo_core.execution import Cause, CauseKind, StagePlan
 from mbpo_core.planning import PENDING
 from mbpo_core.progress import duration
 from mbpo_core.store import Manifest
+from mbpo_core.store.lineage import Stale
+from tasks.markdown import escaped, fenced, table
 
 _WIDTH = 40
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -32,17 +35,47 @@ def describe_status(plan: StagePlan) -> str:
     return plan.status
 
 
+def describe_plans(plans: Sequence[StagePlan], title: str) -> str:
+    """Markdown: one row a stage, what will happen and why, in the words of the terminal's table."""
+    rows = [([plan.key], [describe_status(plan)], [*map(describe_cause, plan.causes), *_notes(plan)]) for plan in plans]
+    return f"### {escaped(title)}\n\n" + table(("stage", "what happens", "because"), rows)
+
+
 def describe_stage(plan: StagePlan, manifest: Manifest | None) -> str:
     """Markdown: status, causes, and what came out."""
-    lines = [f"### {plan.key}: {describe_status(plan)}", ""]
-    lines += [f"- because {describe_cause(cause)}" for cause in plan.causes]
-    lines += [f"- note: {warning}" for warning in plan.warnings]
+    lines = [f"### {escaped(plan.key)}: {describe_status(plan)}", ""]
+    lines += [f"- because {escaped(describe_cause(cause))}" for cause in plan.causes]
+    lines += [f"- {escaped(note)}" for note in _notes(plan)]
     if manifest is not None:
-        rows = ", ".join(f"{count} {table} rows" for table, count in manifest.rows.items())
+        rows = ", ".join(f"{count} {name} rows" for name, count in manifest.rows.items())
         dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-        lines += [f"- made: {rows}" if rows else "- made: files", f"- dropped: {dropped or 'none'}"]
-        lines += [f"- took {duration(manifest.seconds)} on {manifest.device}", f"- digest `{plan.digest}`"]
+        lines += [f"- made: {escaped(rows)}" if rows else "- made: files", f"- dropped: {escaped(dropped or 'none')}"]
+        lines += [f"- took {duration(manifest.seconds)} on {escaped(manifest.device)}", f"- digest `{plan.digest}`"]
     return "\n".join(lines)
+
+
+def describe_stale(stale: Sequence[Stale], run: str) -> str:
+    """Markdown: what was made from something that has been replaced since, and the commands that mend it."""
+    if not stale:
+        return "Nothing of the run is stale now."
+    lines = [f"- {escaped(entry.key)}, made from an older {escaped(', '.join(entry.because))}" for entry in stale]
+    commands = "\n".join(command_for(entry.key, run) for entry in stale)
+    return "\n".join(["### Stale now", "", *lines, "", "Bring them up to date with", "", fenced(commands)])
+
+
+def command_for(key: str, run: str) -> str:
+    """The command that makes a run pointer anew."""
+    stage, *parts = key.split("/")
+    option = ""
+    if stage in ("rollouts", "training") and parts:
+        option = f" --round {parts[0]}" if parts[0].isdigit() else f" --baseline {parts[0]}"
+    elif "images" in parts:
+        option = " --images"
+    return f"mbpo {stage} --run {run}{option}"
+
+
+def _notes(plan: StagePlan) -> list[str]:
+    return [f"note: {warning}" for warning in plan.warnings]
 
 
 def _short(value: Any) -> str:

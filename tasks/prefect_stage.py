@@ -6,40 +6,39 @@ artifact's files, so it is refreshed whenever the store would make the artifact.
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
-from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect import task
 
-from mbpo_core.errors import LeaseHeld
+from mbpo_core.errors import GpuUnavailable, LeaseHeld, MbpoError
 from mbpo_core.execution import StagePlan, execute
-from mbpo_core.progress import LogProgress, make_progress
-from mbpo_core.stage import ArtifactRef, Progress
+from mbpo_core.progress import make_progress
+from mbpo_core.stage import ArtifactRef
 from mbpo_core.store import Store
 from mbpo_core.store.digests import digest_of
-from tasks.describe import describe_stage, describe_status
+from tasks.describe import describe_status
+from tasks.notes import note_failure, note_stage
+from tasks.slots import device_slots
+from tasks.telling import stage_progress
 
 # Errors that pass by themselves. Settings, data and models do not mend when tried again.
-TRANSIENT = (LeaseHeld,)
+TRANSIENT = (LeaseHeld, GpuUnavailable)
 
 
-def perform_as_task(store: Store, plan: StagePlan) -> ArtifactRef:
+def perform_as_task(run: str, store: Store, plan: StagePlan) -> ArtifactRef:
     """Carry out a plan as a task run of the current flow run, and note on it what was done and why."""
     run_task = make_artifact.with_options(
         name=plan.stage,
         task_run_name=f"{plan.key.replace('/', '-')}-{plan.digest[:8]}",
         refresh_cache=plan.ref is None,
     )
-    # Called, not submitted: only the main thread hears a cancellation.
-    made = run_task(store, plan)
+    try:
+        made = run_task(store, plan)  # called, not submitted: only the main thread hears a cancellation
+    except MbpoError as error:
+        note_failure(plan, error)
+        raise
     ref = plan.ref or ArtifactRef.model_validate(made)
-    create_markdown_artifact(
-        describe_stage(plan, store.manifest(ref.stage, ref.digest)),
-        key=f"mbpo-{plan.key.replace('/', '-')}",
-        description=f"{plan.key}: {plan.status}",
-    )
+    note_stage(store, plan, ref, run)
     return ref
 
 
@@ -65,20 +64,7 @@ def _is_transient(task: Any, task_run: Any, state: Any) -> bool:
 )
 def make_artifact(store: Store, plan: StagePlan) -> dict[str, Any]:
     """Make the planned artifact unless it is there; its reference as plain JSON."""
-    return execute(store, plan, _progress(plan)).model_dump(mode="json")
-
-
-def _progress(plan: StagePlan) -> Progress:
-    """A bar, or lines on standard error; with a server, lines in the run's log."""
-    progress: Progress = make_progress()
-    if os.environ.get("PREFECT_API_URL"):
-        log, quiet = get_run_logger(), os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
-
-        def write(line: str) -> None:
-            log.info(line)
-            if quiet:
-                print(line, file=sys.stderr, flush=True)
-
-        progress = LogProgress(write)
+    progress = stage_progress(plan.key)
     progress.log(f"{plan.key}: {describe_status(plan)}")
-    return progress
+    with device_slots(store.stages[plan.stage], plan):
+        return execute(store, plan, progress).model_dump(mode="json")

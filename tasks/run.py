@@ -4,19 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from mbpo_core.config import PipelineConfig, Section
-from mbpo_core.errors import StoreError
+from mbpo_core.config import BASELINES, PipelineConfig, Section
+from mbpo_core.errors import ConfigError, StoreError
 from mbpo_core.execution import StagePlan, checkpoint_policy, execute, plan
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.store import Store
 
 Perform = Callable[[Store, StagePlan], ArtifactRef]
+Mode = Literal["reuse", "resume", "rerun"]
 
 
 def expect(store: Store, plan: StagePlan) -> ArtifactRef:
     """Make nothing: name the artifact there is, or will be."""
     return plan.expected()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which stages are done, and how.
+
+    Attributes:
+        only: stages to do; the others are taken as the run has them. None does all.
+        force: stages to compute even if their artifacts exist.
+        mode: reuse takes what exists and goes on from finished parts; resume refuses to begin anew; rerun computes
+            everything that is done anew.
+        upstream: artifacts to read in place of the run's latest, by stage.
+    """
+
+    only: frozenset[str] | None = None
+    force: frozenset[str] = frozenset()
+    mode: Mode = "reuse"
+    upstream: Mapping[str, ArtifactRef] = field(default_factory=dict)
+
+    def does(self, stage: str) -> bool:
+        return self.only is None or stage in self.only
+
+    def forces(self, stage: str) -> bool:
+        return stage in self.force or self.mode == "rerun"
 
 
 @dataclass
@@ -29,9 +55,10 @@ class Run:
 
     config: PipelineConfig
     store: Store
-    force: frozenset[str] = frozenset()
+    choice: Choice = field(default_factory=Choice)
     perform: Perform = execute
     plans: list[StagePlan] = field(default_factory=list)  # of every stage asked for so far, in order
+    kept: dict[str, ArtifactRef] = field(default_factory=dict)  # by run pointer, of stages that were not to be done
 
     def stage(
         self,
@@ -52,6 +79,9 @@ class Run:
             settings: its section; the config's if None.
         """
         pointers, key = self.store.run(self.config.run), key or name
+        if not self.choice.does(name):
+            self.kept[key] = self.latest(key)
+            return self.kept[key]
         spec = self.store.stages[name]
         planned = plan(
             self.store,
@@ -64,9 +94,17 @@ class Run:
             round_index,
             rounds,
             previous=pointers.get(key),
-            force=name in self.force,
+            force=self.choice.forces(name),
             key=key,
+            launch=self.config.launch,
         )
+        if self.choice.mode == "resume" and planned.status == "runs":
+            raise ConfigError(
+                f"{key} would begin anew: there is nothing of it to go on from",
+                where=f"run {self.config.run}, digest {planned.digest[:12]}",
+                expected="finished parts or a checkpoint of an attempt with these very settings and inputs",
+                remedy="Choose mode reuse, or undo the change (mbpo explain names it).",
+            )
         self.plans.append(planned)
         made = self.perform(self.store, planned)
         if self.perform is not expect:
@@ -93,15 +131,17 @@ class Run:
         return import_policy(self.config.policy)
 
     def made(self) -> dict[str, ArtifactRef]:
-        """What this run's stages made so far, by run pointer."""
-        return {planned.key: self._ref(planned) for planned in self.plans}
+        """What this run's stages made so far, by run pointer, or were taken to have made."""
+        return {**self.kept, **{planned.key: self._ref(planned) for planned in self.plans}}
 
     def latest(self, key: str) -> ArtifactRef:
-        """What the run's pointer names now.
+        """What the run's pointer names now, or what is to be read in its place.
 
         Raises:
             StoreError: the run has no such artifact yet.
         """
+        if (other := self.choice.upstream.get(key.split("/")[0])) is not None and key.split("/")[-1] not in BASELINES:
+            return other
         found = self.store.run(self.config.run).get(key)
         if found is None:
             raise StoreError(

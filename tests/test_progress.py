@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mbpo_core import progress
-from mbpo_core.progress import BarProgress, LogProgress, NullProgress, duration
+from mbpo_core.progress import BarProgress, LogProgress, NullProgress, duration, rate
 
 
 def test_lines_tell_share_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,8 +23,8 @@ def test_lines_tell_share_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -
     told.log("done")
     assert lines == [
         "mining: 40 to do",
-        "mining: 20/40 (50%), 10 s left, loss 0.1235",
-        "mining: 40/40 (100%) in 20 s, loss 0.1235",
+        "mining: 20/40 (50%), 10 s left, 2/s, loss 0.1235",
+        "mining: 40/40 (100%) in 20 s, 2/s, loss 0.1235",
         "done",
     ]
 
@@ -33,7 +33,8 @@ def test_a_bar_shows_count_and_figures() -> None:
     written = io.StringIO()
     bar = BarProgress(Console(file=written, force_terminal=True, width=120))
     bar.start("mining", 4)
-    bar.advance(3, loss=0.5)
+    for _ in range(3):
+        bar.advance(1, loss=0.5)
     bar.log("[not markup]")
     bar.start("scoring", 2)
     bar.advance(2)
@@ -41,6 +42,8 @@ def test_a_bar_shows_count_and_figures() -> None:
     bar.stop()
     text = written.getvalue()
     assert "3/4" in text
+    assert " left " in text
+    assert "/s" in text
     assert "loss 0.5" in text
     assert "[not markup]" in text
     assert "scoring" in text
@@ -58,3 +61,11 @@ def test_null_progress_takes_everything() -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("speed", "words"),
+    [(0, ""), (1234.4, "1234/s"), (12.34, "12.3/s"), (1, "1/s"), (0.3, "3.3 s each"), (1 / 90, "1 min 30 s each")],
+)
+def test_rates(speed: float, words: str) -> None:
+    assert rate(speed) == words

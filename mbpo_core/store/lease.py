@@ -36,6 +36,11 @@ class LeaseInfo(Document):
     heartbeat: float  # seconds since the epoch
     expires: float
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last heartbeat."""
+        return max(0.0, time.time() - self.heartbeat)
+
     def live(self) -> bool:
         """The holder may still be at work: not expired, and not known to be gone."""
         if time.time() >= self.expires:
@@ -86,15 +91,19 @@ class Lease:
             if self.mine():
                 self._files.remove(self._path)
 
+    def holder(self) -> LeaseInfo | None:
+        """Who has it now; None if nobody."""
+        return read_lease(self._files, self._path)
+
     def mine(self) -> bool:
         """The lease is still this one: nobody took it over while this process slept."""
-        held = read_lease(self._files, self._path)
+        held = self.holder()
         return held is not None and held.token == self.token
 
     def check(self) -> None:
         """Raise LeaseHeld if the lease was lost."""
         if not self.mine():
-            raise self._refusal(read_lease(self._files, self._path))
+            raise self._refusal(self.holder())
 
     def _document(self) -> bytes:
         now = time.time()
@@ -120,7 +129,7 @@ class Lease:
 
     def _refusal(self, held: LeaseInfo | None) -> LeaseHeld:
         holder = held.holder if held else "another worker"
-        last = f", last heard of {max(0.0, time.time() - held.heartbeat):.0f} s ago" if held else ""
+        last = f", last heard of {held.silent_s:.0f} s ago" if held else ""
         return LeaseHeld(
             f"{holder} is writing this artifact{last}",
             where=f"{self._files.root}/{self._path}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from mbpo_core.errors import DamagedArtifact
@@ -10,6 +12,9 @@ from mbpo_core.store.core import Store
 from mbpo_core.store.manifest import Manifest
 
 Address = tuple[str, str]  # stage and digest
+
+PROMOTED = "promoted"
+"""First word of the pointers that say what a run publishes. No stage makes them: they name what another key named."""
 
 
 class Step(BaseModel):
@@ -21,6 +26,7 @@ class Step(BaseModel):
     name: str = Field(description="Under which the artifact above read it.")
     ref: ArtifactRef
     there: bool = Field(description="False if the artifact has been deleted since.")
+    again: bool = Field(default=False, description="Met before; with `once`, its inputs are listed there only.")
 
 
 class Stale(BaseModel):
@@ -46,23 +52,42 @@ def made_from(manifest: Manifest) -> dict[str, ArtifactRef]:
     return {**checkpoints, **manifest.inputs}
 
 
-def trace(store: Store, ref: ArtifactRef) -> list[Step]:
-    """Where an artifact comes from: itself, then each of its inputs followed by theirs."""
+def published(key: str) -> bool:
+    """The pointer names what a run publishes, not what a stage of it made."""
+    return key.split("/")[0] == PROMOTED
+
+
+def trace(store: Store, ref: ArtifactRef, *, once: bool = False) -> list[Step]:
+    """Where an artifact comes from: itself, then each of its inputs followed by theirs.
+
+    Args:
+        once: list the inputs of an artifact only where it is met first. Without it the steps of a run of many rounds
+            grow exponentially, because each round reads the one before by several names.
+    """
     steps: list[Step] = []
+    known: dict[Address, Manifest | None] = {}
 
     def follow(depth: int, name: str, at: ArtifactRef) -> None:
-        manifest = readable_manifest(store, at.stage, at.digest)
-        steps.append(Step(depth=depth, name=name, ref=at, there=manifest is not None))
-        for inner, source in made_from(manifest).items() if manifest else ():
+        address = at.stage, at.digest
+        again = address in known
+        if not again:
+            known[address] = readable_manifest(store, *address)
+        manifest = known[address]
+        steps.append(Step(depth=depth, name=name, ref=at, there=manifest is not None, again=again))
+        for inner, source in made_from(manifest).items() if manifest and not (again and once) else ():
             follow(depth + 1, inner, source)
 
     follow(0, ref.key or ref.stage, ref)
     return steps
 
 
-def reachable(store: Store) -> set[Address]:
-    """Every artifact that some run's pointer names now, and everything those were made from."""
-    waiting = [ref for run in store.runs() for ref in store.run(run).pointers().values()]
+def reachable(store: Store, runs: Iterable[str] | None = None) -> set[Address]:
+    """Every artifact that a run's pointer names now, and everything those were made from.
+
+    Args:
+        runs: whose pointers count; all runs' if None.
+    """
+    waiting = [ref for run in (store.runs() if runs is None else runs) for ref in store.run(run).pointers().values()]
     found: set[Address] = set()
     while waiting:
         ref = waiting.pop()
@@ -77,9 +102,9 @@ def stale(store: Store, run: str) -> list[Stale]:
     """Pointers of a run that a rerun of the whole pipeline would move, because of what they were made from.
 
     Contents are compared: a rerun that came out the same makes nothing stale. What depends on
-    something stale is stale too.
+    something stale is stale too. What the run publishes is never stale: it stays until something better is promoted.
     """
-    pointers = store.run(run).pointers()
+    pointers = {key: ref for key, ref in store.run(run).pointers().items() if not published(key)}
     made = {key: readable_manifest(store, ref.stage, ref.digest) for key, ref in pointers.items()}
     sources = {key: _sources(manifest) for key, manifest in made.items() if manifest}
     because = {

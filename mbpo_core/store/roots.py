@@ -12,12 +12,16 @@ from mbpo_core.store.remote_files import RemoteFiles
 
 PROTOCOLS = ("file", "local", "memory", "s3")
 
+# Other processes write too, so no listing is remembered; and a reader of one row group need not fetch 50 MiB ahead.
+# Endpoint and credentials come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...) or the machine's role.
+_S3 = {"use_listings_cache": False, "default_block_size": 8 * 2**20}
+
 
 def open_files(root: str | os.PathLike[str]) -> Files:
     """The tree at a path or fsspec URL; nothing is created yet.
 
     Raises:
-        StoreError: the protocol is not supported, or its package is not installed.
+        StoreError: the protocol is not supported, its package is not installed, or the root holds more than a name.
     """
     text = os.fspath(root)
     protocol, separator, rest = text.partition("://")
@@ -32,10 +36,17 @@ def open_files(root: str | os.PathLike[str]) -> Files:
         )
     if protocol in ("file", "local"):
         return LocalFiles(Path(rest))
+    if "@" in rest or "?" in rest:
+        raise StoreError(
+            "a store's root holds no credentials and no options",
+            where=f"{protocol}://…",
+            expected=f"{protocol}://bucket/folder",
+            remedy="Give credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        )
     import fsspec
 
     try:
-        filesystem, base = fsspec.core.url_to_fs(text)
+        filesystem, base = fsspec.core.url_to_fs(text, **(_S3 if protocol == "s3" else {}))
     except ImportError as error:
         raise StoreError(f"{protocol}:// needs a package: {error}", where=text, remedy="Install s3fs.") from error
     if not base.strip("/"):

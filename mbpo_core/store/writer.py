@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from mbpo_core.errors import StoreError
 from mbpo_core.records import Dropped, Record
 from mbpo_core.stage import ArtifactRef, StageSpec
 from mbpo_core.store import digests
-from mbpo_core.store.attempts import Leftovers, part_name
+from mbpo_core.store.attempts import Leftovers, Share, ShareDone, new_attempt, part_name
 from mbpo_core.store.checks import ArtifactFolder
 from mbpo_core.store.dropping import DroppedRows
 from mbpo_core.store.files import check_path, naming_full_disks
@@ -85,6 +84,7 @@ class ArtifactWriter:
         place: the artifact's folder.
         code: code digest of the stage.
         leftovers: finished parts of older attempts; None adopts nothing.
+        share: makes only these parts, and adopts none: whoever puts the shares together does. Nothing is sealed.
     """
 
     def __init__(
@@ -96,11 +96,13 @@ class ArtifactWriter:
         digest: str,
         code: str,
         leftovers: Leftovers | None = None,
+        share: Share | None = None,
     ) -> None:
         self._artifact, self._files, self._base = place, place.files, place.base
         self._spec, self._code, self._digest = spec, code, digest
         self._records = table_records(spec)
-        self.attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        self._share = share
+        self.attempt = share.attempt if share else new_attempt()
         self._leftovers = leftovers
         self._dropped = DroppedRows(spec, getattr(config, "max_dropped_share", None))
         self._tables: dict[str, _Table] = {}
@@ -124,6 +126,9 @@ class ArtifactWriter:
             raise StoreError(f"table {table} was already begun with {here.total} inputs", where=self._spec.name)
         self._dropped.expect(total)
         spans = [Span(self, table, *span) for span in here.spans()]
+        if self._share is not None:
+            yield from (span for span in spans if self._mine(self._share, span))
+            return
         for span in spans:  # all before the first is handed out, so that a hopeless stage ends at once
             if span.index not in here.done:
                 self._adopt(span)
@@ -155,7 +160,8 @@ class ArtifactWriter:
             dropped_file=dropped_file,
             reasons=self._dropped.count(letters),
             examples=self._dropped.examples(letters),
-            seconds=now[0] - self._mark[0],
+            # Shares are made at the same time; what they add up to is the time that passed.
+            seconds=(now[0] - self._mark[0]) / (self._share.of if self._share else 1),
             cpu_seconds=now[1] - self._mark[1],
             code=self._code,
             row_digests=digests.pack(digests.row_digests(kept, tables.volatile_columns(record))),
@@ -165,7 +171,14 @@ class ArtifactWriter:
         self._done(sidecar)
 
     def reader(self, table: str) -> ArtifactReader:
-        """Read back a table of this attempt; it is also the returned reader's main table."""
+        """Read back a table of this attempt; it is also the returned reader's main table.
+
+        Raises:
+            StoreError: a part of the table was never finished.
+            ShareDone: this is a share, which has not all parts.
+        """
+        if self._share is not None:
+            raise ShareDone
         self._check_complete(table)
         parts = [PartInfo(**sidecar.model_dump(include=set(PartInfo.model_fields))) for sidecar in self._all()]
         info = {name: table_info(record) for name, record in self._records.items()}
@@ -237,6 +250,11 @@ class ArtifactWriter:
             seconds=sum(part.seconds for part in sidecars) + now[0] - self._mark[0],
             cpu_seconds=sum(part.cpu_seconds for part in sidecars) + now[1] - self._mark[1],
         )
+
+    def _mine(self, share: Share, span: Span) -> bool:
+        if span.index % share.of != share.index or span.index in self._tables[span.table].done:
+            return False
+        return self._leftovers is None or not self._leftovers.has(span.table, span.start, span.stop)
 
     def _adopt(self, span: Span) -> None:
         if self._leftovers is None:

@@ -52,7 +52,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
     """
     _check(job)
     policy = load_policy(Path(job.policy), job.policy_config)
-    world = join_world(policy.device, job.config.timeout_s)
+    world = join_world(policy.device)
     reference = _reference(policy, job)
     groups, batches, left_out = _plan(policy, reference, job, rows, world)
     _score_references(reference, groups, batches, job, world)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 
 from mbpo_core.config import TrainingConfig
-from mbpo_core.stage import Reader, StageContext
-from mbpo_core.training.job import Job, JobRows
+from mbpo_core.stage import Progress, Reader, StageContext, Workers
+from mbpo_core.training.job import Job, JobRows, write_job
 from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
 from mbpo_core.training.rows import ListTable, Picked, Table, join_images
 
@@ -27,15 +30,14 @@ def run(context: StageContext) -> None:
         TrainingDiverged: a loss or gradient is not finite.
         WorkerFailed: a training process died or took too long.
     """
-    from mbpo_core.training.launch import launch
     from mbpo_core.training.loop import read_result, train
 
     rows = _rows(context)
     job = _job(context)
-    if job.config.processes > 1:
-        launch(job, rows, context.progress)
-    else:
+    if context.workers is None:
         train(job, rows, context.progress)
+    else:
+        train_in(context.workers, job, rows, context.progress)
     state, summary = read_result(job)
     output = context.output
     for part in output.parts(len(state.rows), max(1, len(state.rows))):
@@ -43,6 +45,14 @@ def run(context: StageContext) -> None:
     output.add_folder("checkpoint", job.result / "checkpoint")
     output.add_folder("state", job.result / "state", content=False)
     output.add_json("summary.json", summary)
+
+
+def train_in(workers: Workers, job: Job, rows: JobRows, progress: Progress) -> None:
+    """`loop.train` in processes of their own; raises what it raises, and WorkerFailed."""
+    folder = Path(job.work) / "job"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_job(folder, job, rows)
+    workers.run("train", folder, progress)
 
 
 def _job(context: StageContext) -> Job:

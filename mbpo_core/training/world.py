@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +10,11 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_PATIENCE = timedelta(days=7)
+"""How long a collective operation may take; the supervisor ends the processes when one is gone, and at its time-out."""
+
+_LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -39,22 +45,20 @@ class World:
             dist.barrier()
 
 
-def join_world(device: torch.device, timeout_s: int) -> World:
-    """Join the processes that torchrun started, or stand alone.
+def join_world(device: torch.device) -> World:
+    """Join the processes that torchrun or the DeepSpeed launcher started, or stand alone.
 
     A lone process meets itself in memory, so that it opens no port and needs no host name. It stays in that
     world for its lifetime, because DeepSpeed keeps hold of it.
 
     Args:
         device: where this process's model is.
-        timeout_s: how long a collective operation may take.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not dist.is_initialized():
-        patience = timedelta(seconds=timeout_s)
-        if dist.is_torchelastic_launched():
-            dist.init_process_group(backend, timeout=patience)
+        if dist.is_torchelastic_launched() or all(name in os.environ for name in _LAUNCHED):
+            dist.init_process_group(backend, timeout=_PATIENCE)
         else:
             store = dist.HashStore()  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=patience)
+            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=_PATIENCE)
     return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)

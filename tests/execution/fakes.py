@@ -29,6 +29,7 @@ class DrawingConfig(Section):
     faint_every: int = Field(0, description="Every so many-th row is filtered; 0 none.")
     noisy: bool = Field(False, description="Rows differ from run to run.")
     max_dropped_share: float = Field(0.5)
+    pause_s: float = knob(0.0, "Before each row, seconds.")
     die_at: int = knob(-1, "Be killed before this index.")
     fail_at: int = knob(-1, "Raise before this index.")
     batch_size: int = knob(1, "Rows together.")
@@ -76,6 +77,7 @@ def draw(context: StageContext) -> None:
     for part in context.output.parts(config.count, config.part_rows, config.batch_size):
         rows, dropped = [], []
         for index in range(part.start, part.stop):
+            time.sleep(config.pause_s)
             if index == config.die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             if index == config.fail_at:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,14 +30,15 @@ import sys
 from tests.execution.conftest import make
 from tests.execution.fakes import DRAWING, STAGES
 from mbpo_core.store import Store
-make(Store(sys.argv[1], stages=STAGES), DRAWING, die_at=int(sys.argv[2]), bad_every=5)
+store, pause_s = Store(sys.argv[1], stages=STAGES), float(sys.argv[3])
+make(store, DRAWING, die_at=int(sys.argv[2]), bad_every=5, pause_s=pause_s)
 """
 
 
 def test_a_killed_stage_is_invisible_and_its_parts_are_adopted(tmp_path: Path, computed: list[int]) -> None:
     root = tmp_path / "store"
     project = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", _KILLED, str(root), "9"], cwd=project, check=False)
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(root), "9", "0"], cwd=project, check=False)
     assert ended.returncode == -signal.SIGKILL
 
     store, config = Store(root, stages=STAGES), DrawingConfig(bad_every=5)
@@ -149,14 +154,54 @@ def test_scratch_outlives_a_failed_attempt_and_ends_with_the_commit(store: Store
     assert not visits.parent.exists()
 
 
-def test_two_workers_do_not_write_the_same_artifact(store: Store, computed: list[int]) -> None:
-    planned = plan(store, DRAWING, DrawingConfig(), {})
-    with store.lease("drawing", planned.digest), pytest.raises(LeaseHeld, match=r"pid \d+ is writing this artifact"):
-        execute(store, planned, NullProgress())
-    assert computed == []
-    first = execute(store, planned, NullProgress())
-    assert execute(store, planned, NullProgress()) == first, "an old plan finds what another worker made"
-    assert len(computed) == 10
+class _Listener(NullProgress):
+    """Keeps what is logged, and says when it is told something."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.begun, self.told = threading.Event(), threading.Event()
+
+    def start(self, description: str, total: int) -> None:
+        self.begun.set()
+
+    def log(self, message: str) -> None:
+        self.messages.append(message)
+        self.told.set()
+
+
+def test_of_two_runs_of_a_stage_one_works_and_the_other_waits(store: Store, computed: list[int]) -> None:
+    planned = plan(store, DRAWING, DrawingConfig(pause_s=0.3), {})
+    working, waiting = _Listener(), _Listener()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(execute, store, planned, working)
+        assert working.begun.wait(10)
+        second = pool.submit(execute, store, planned, waiting)
+        assert waiting.told.wait(10)
+        assert not first.done(), "the line is there while the other works"
+    assert second.result() == first.result()
+    assert computed == list(range(10))
+    assert (len(waiting.messages), working.messages, waiting.begun.is_set()) == (1, [], False)
+    line = rf"drawing: waiting for \S+@\S+ pid {os.getpid()}, which is making this artifact \(last heard of \d s ago\)"
+    assert re.fullmatch(line, waiting.messages[0])
+    assert execute(store, planned, NullProgress()) == first.result(), "an old plan finds what another worker made"
+
+
+def test_who_waits_for_a_worker_that_dies_goes_on_with_its_parts(tmp_path: Path, computed: list[int]) -> None:
+    root, project, listener = tmp_path / "store", Path(__file__).parents[2], _Listener()
+    store = Store(root, stages=STAGES)
+    planned = plan(store, DRAWING, DrawingConfig(bad_every=5), {})
+    lease = Path(store.uri("drawing", planned.digest), "lease.json")
+    dying = subprocess.Popen([sys.executable, "-c", _KILLED, str(root), "9", "0.3"], cwd=project)
+    try:
+        while not lease.exists() and dying.poll() is None:
+            time.sleep(0.02)
+        resumed = execute(store, planned, listener)
+    finally:
+        dying.kill()
+    assert dying.wait() == -signal.SIGKILL
+    assert f"pid {dying.pid}, which is making this artifact" in listener.messages[0]
+    assert computed == [8, 9]
+    assert resumed.content == make(Store("memory://alone", stages=STAGES), DRAWING, bad_every=5).content
 
 
 def test_a_worker_that_lost_its_lease_commits_nothing(local_store: Store) -> None:

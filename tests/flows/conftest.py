@@ -13,14 +13,16 @@ os.environ.update(SILENT)
 
 
 @pytest.fixture(scope="session")
-def prefect() -> Iterator[None]:
-    """A temporary Prefect server; flow runs do not wait for a heartbeat thread to end."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server and results folder; flow runs do not wait for a heartbeat thread to end."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with (
         prefect_test_harness(server_startup_timeout=180),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        temporary_settings(
+            {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results")}
+        ),
     ):
         yield
 

@@ -6,8 +6,11 @@ import dataclasses
 
 import pytest
 
+from mbpo_core.errors import WorkerFailed
+from mbpo_core.records import Sample
 from mbpo_core.stage import StageContext
 from mbpo_core.stages import STAGES
+from tests.execution.fakes import sample
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +35,32 @@ def run(context: StageContext) -> None:
         context.output.add_folder("checkpoint", folder)
     if context.config.__class__.__name__ == "ReportConfig":
         context.output.add_text("report.html", "<html></html>")
+
+
+FAIL_AT: list[int] = []
+"""Parts that `run_in_parts` fails at, each once."""
+
+COMPUTED: list[int] = []
+"""Rows that `run_in_parts` made, in the order they were made."""
+
+
+def install_parts(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """Let a stage write two parts of rows, and fail when `FAIL_AT` says so."""
+    fake = dataclasses.replace(STAGES[stage], entry=f"{__name__}:run_in_parts", record=Sample)
+    monkeypatch.setitem(STAGES, stage, fake)
+    monkeypatch.setattr(f"{__name__}.COMPUTED", [])
+    monkeypatch.setattr(f"{__name__}.FAIL_AT", [])
+
+
+def run_in_parts(context: StageContext) -> None:
+    """Eight rows, four a part; in pairs they depend on the share that is kept."""
+    shade = round(100 * getattr(context.config, "share", 0))
+    context.progress.start("drawing", 8)
+    for part in context.output.parts(8, 4):
+        if part.index in FAIL_AT:
+            FAIL_AT.remove(part.index)
+            log = "\n".join(f"log line {number}" for number in range(80))
+            raise WorkerFailed("rank 0 ended with exit code 1", remedy=f"The last lines of its log:\n{log}")
+        part.finish([sample(index, shade) for index in range(part.start, part.stop)])
+        COMPUTED.extend(range(part.start, part.stop))
+        context.progress.advance(part.stop - part.start)

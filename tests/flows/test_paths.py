@@ -9,7 +9,7 @@ import pytest
 
 from flows.paths import config_file, prefect_home, run_configs, use_store
 from flows.prefect_environment import prepare_prefect
-from mbpo_core.config import load_config
+from mbpo_core.config import PolicyConfig, SamplesConfig, load_config
 from mbpo_core.errors import ConfigError
 from mbpo_core.store import Store
 from tasks.run import Run, expect, pointer_keys
@@ -34,6 +34,9 @@ def test_every_shipped_config_can_be_planned(config: Path, tmp_path: Path) -> No
 
     settings = load_config(config)
     assert settings.run == config.stem
+    if settings.samples.source != "demo":  # a config to be filled in: model and questions are the user's own
+        policy = settings.policy.model_copy(update={"model": PolicyConfig().model})
+        settings = settings.model_copy(update={"policy": policy, "samples": SamplesConfig()})
     run = Run(settings, Store(tmp_path), perform=expect)
     follow_method(run)
     assert {plan.key for plan in run.plans} == set(pointer_keys(settings))

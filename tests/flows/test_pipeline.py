@@ -28,8 +28,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect: None) -> Sto
     return Store(tmp_path / "runs")
 
 
-def _task_states(flow_run_id: Any, expected: int) -> dict[str, str]:
-    """State name of each task run of a flow run, by task run name without its digest.
+def task_states(flow_run_id: Any, expected: int) -> dict[str, str]:
+    """State name of each task run of a flow run, by task run name without its digest; of two by one name, the later.
 
     The server writes task runs from a queue of events, some time after the flow has ended: ask until all are final.
     """
@@ -44,15 +44,16 @@ def _task_states(flow_run_id: Any, expected: int) -> dict[str, str]:
             if len(final) >= expected or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
+    runs.sort(key=lambda run: run.expected_start_time)
     return {run.name.rpartition("-")[0]: run.state_name for run in runs}
 
 
 def _run(config: PipelineConfig, force: list[str] | None = None) -> tuple[dict[str, str], Any]:
     """Task states and flow state of one pipeline run."""
-    from flows.pipeline import mbpo
+    from flows.pipeline import pipeline
 
-    state = mbpo(config, force or [], return_state=True)
-    return _task_states(state.state_details.flow_run_id, expected=len(pointer_keys(config))), state
+    state = pipeline(config=config, force=force or [], return_state=True)
+    return task_states(state.state_details.flow_run_id, expected=len(pointer_keys(config))), state
 
 
 def test_first_run_completes_second_is_cached_and_the_store_decides(store: Store) -> None:
@@ -129,7 +130,18 @@ def test_commands_go_through_prefect_and_stop_at_it_when_all_is_cached(
     assert back.exit_code == 0, back.output
     assert "FORCED report" in back.output
 
-    monkeypatch.setattr("flows.pipeline.mbpo", None)  # from here on, starting the flow would fail
+    part = CliRunner().invoke(app, ["run", "--config", str(config), "--start-at", "evaluation", "--force", "report"])
+    assert part.exit_code == 0, part.output
+    assert "│ evaluation" in part.output
+    assert "│ training" not in part.output
+
+    before = Store(store.root).run("typed").pointers()["negatives"]
+    named = ["pairs", "--run", "typed", "--upstream", before.digest[:8], "--mode", "rerun"]
+    again = CliRunner().invoke(app, named)
+    assert again.exit_code == 0, again.output
+    assert "FORCED pairs" in again.output
+
+    monkeypatch.setattr("flows.pipeline.pipeline", None)  # from here on, starting the flow would fail
     again = CliRunner().invoke(app, ["run", "--config", str(config)])
     assert again.exit_code == 0, again.output
     assert "everything is cached" in again.output

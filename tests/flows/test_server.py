@@ -21,7 +21,9 @@ import yaml
 from mbpo_core.stages import STAGES
 from tests.flows.environment import ROOT, children_cpu_s, clean, command
 
-DEPLOYMENTS = {"pipeline", "nightly", "smoke", *STAGES}
+DEPLOYMENTS = {"pipeline/manual", "pipeline/nightly", "smoke/manual", "explain/manual", "gc/weekly"} | {
+    f"{stage}/manual" for stage in STAGES
+}
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,15 @@ def _wait_until_healthy(url: str, started: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(server: Server) -> dict[str, Any]:
-    """All deployments by name, deployed outside the checkout with nothing but the installed package."""
+    """All deployments by flow and name, deployed outside the checkout with nothing but the installed package."""
     (server.folder / "deployments").mkdir()
     shutil.copy(ROOT / "deployments" / "prefect.yaml", server.folder / "deployments")
     server.command("prefect", "work-pool", "create", "mbpo", "--type", "process")
     deploy = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
     server.command(*deploy.split())
-    return {deployment["name"]: deployment for deployment in server.ask("/deployments/filter")}
+    flows = {flow["id"]: flow["name"] for flow in server.ask("/flows/filter")}
+    found = server.ask("/deployments/filter")
+    return {f"{flows[deployment['flow_id']]}/{deployment['name']}": deployment for deployment in found}
 
 
 def test_everything_deploys(deployed: dict[str, Any]) -> None:
@@ -97,37 +101,61 @@ def test_everything_deploys(deployed: dict[str, Any]) -> None:
         assert deployment["entrypoint"].startswith("flows.")
 
 
-def test_nightly_skips_a_night_and_stages_queue(deployed: dict[str, Any]) -> None:
-    nightly = deployed["nightly"]
-    assert [schedule["schedule"]["timezone"] for schedule in nightly["schedules"]] == ["UTC"]
-    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    for stage in STAGES:
-        assert deployed[stage]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-        assert deployed[stage]["global_concurrency_limit"]["limit"] == 1
+def test_nightly_skips_a_night_and_the_others_queue(deployed: dict[str, Any]) -> None:
+    scheduled = {name: one["schedules"] for name, one in deployed.items() if one["schedules"]}
+    assert set(scheduled) == {"pipeline/nightly", "gc/weekly"}
+    for name, schedules in scheduled.items():
+        assert [schedule["schedule"]["timezone"] for schedule in schedules] == ["UTC"]
+        assert deployed[name]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert deployed["gc/weekly"]["parameters"] == {"delete": True}
+    for name in DEPLOYMENTS - set(scheduled):
+        assert deployed[name]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert {one["global_concurrency_limit"]["limit"] for one in deployed.values()} == {1}
 
 
-def test_forms_have_bounds_and_descriptions(deployed: dict[str, Any]) -> None:
-    form = deployed["negatives"]["parameter_openapi_schema"]["properties"]
-    assert set(form) == {"run", "images", "changes", "force"}
-    assert all(field.get("description") for field in form.values())
-    definitions = deployed["pipeline"]["parameter_openapi_schema"]["definitions"]
-    epsilon = definitions["NegativesConfig"]["properties"]["epsilon"]
+STAGE_FORM = ["run", "upstream", "settings", "changes", "mode", "dry_run"]
+OWN_FIELDS = {"negatives": ["images"], "rollouts": ["round_index"], "training": ["round_index", "target"]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_form_has_everything_with_bounds_and_descriptions(deployed: dict[str, Any], stage: str) -> None:
+    schema = deployed[f"{stage}/manual"]["parameter_openapi_schema"]
+    form = schema["properties"]
+    assert set(form) == {*STAGE_FORM, *OWN_FIELDS.get(stage, [])}
+    assert all(field.get("description") and field["title"] == name for name, field in form.items())
+    assert form["mode"]["enum"] == ["reuse", "resume", "rerun"]
+    assert not schema.get("required"), "a form that is left as shown can be submitted"
+    (section,) = [definition for name, definition in schema["definitions"].items() if name.endswith("Config")]
+    assert section["additionalProperties"] is False
+    assert all(field.get("description") for field in section["properties"].values())
+
+
+def test_the_pipeline_form_has_no_field_that_the_page_cannot_show(deployed: dict[str, Any]) -> None:
+    schema = deployed["pipeline/manual"]["parameter_openapi_schema"]
+    assert set(schema["properties"]) == {"config", "base", "start_at", "only", "force", "dry_run"}
+    epsilon = schema["definitions"]["NegativesConfig"]["properties"]["epsilon"]
     assert epsilon["minimum"] == 0
-    assert epsilon["description"]
+    for name, deployment in deployed.items():
+        for banned in ("anyOf", "oneOf", '"format": "path"', "uniqueItems", "writeOnly"):
+            assert banned not in json.dumps(deployment["parameter_openapi_schema"]), (name, banned)
 
 
 def test_run_shows_up_on_the_server_and_prints_its_results(server: Server) -> None:
     first = server.command("mbpo", "run", "--config", "deployments/smoke.yaml")
     assert "Run smoke: held-out questions" in first
     assert "report.html" in first
-    runs = server.ask("/flow_runs/filter", flows={"name": {"any_": ["mbpo"]}})
+    runs = server.ask("/flow_runs/filter", flows={"name": {"any_": ["pipeline"]}})
     assert [run["state_type"] for run in runs] == ["COMPLETED"]
+    notes = server.ask("/artifacts/filter", flow_runs={"id": {"any_": [runs[0]["id"]]}}, limit=200)
+    known = {note["key"]: note["type"] for note in notes}
+    assert known["mbpo-rollouts-0-rewards"] == "table"
+    assert known["mbpo-training-0-progress"] == "progress"
 
     before = children_cpu_s()
     second = server.command("mbpo", "run", "--config", "deployments/smoke.yaml")
     assert "everything is cached" in second
     assert children_cpu_s() - before < 15
-    assert len(server.ask("/flow_runs/filter", flows={"name": {"any_": ["mbpo"]}})) == 1
+    assert len(server.ask("/flow_runs/filter", flows={"name": {"any_": ["pipeline"]}})) == 1
 
     shown = json.loads(server.command("mbpo", "show", "evaluation", "--run", "smoke", "--json"))
     assert list(shown) == ["base", "trained", "difference"]
@@ -143,24 +171,44 @@ def test_run_shows_up_on_the_server_and_prints_its_results(server: Server) -> No
 
 def test_a_worker_runs_a_stage_deployment(server: Server, deployed: dict[str, Any]) -> None:
     """After the run above: rerun its report from the server, as a click on the form does."""
-    config = yaml.safe_load((ROOT / "deployments" / "smoke.yaml").read_text(encoding="utf-8"))
-    parameters = {"run": config["run"], "changes": ["report.title=Again"]}
-    run = server.ask(f"/deployments/{deployed['report']['id']}/create_flow_run", parameters=parameters)
+    form = deployed["report/manual"]["parameter_openapi_schema"]["properties"]
+    shown = {name: field["default"] for name, field in form.items() if "default" in field}
+    parameters = shown | {"run": "smoke", "settings": shown["settings"] | {"title": "Again"}}
+    run = server.ask(f"/deployments/{deployed['report/manual']['id']}/create_flow_run", parameters=parameters)
     server.command("prefect", "worker", "start", "--pool", "mbpo", "--limit", "1", "--run-once")
     (found,) = server.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert found["state_type"] == "COMPLETED", found["state"]
+    notes = server.ask("/artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}}, limit=200)
+    plan = next(note["data"] for note in notes if note["key"] == "mbpo-plan")
+    assert r"CONFIG report.title MBPO smoke test → Again" in plan
+    assert {"mbpo-report", "mbpo-report-manifest", "mbpo-report-report", "mbpo-stale"} <= {n["key"] for n in notes}
+    settings = json.loads(server.command("mbpo", "show", "report", "--run", "smoke", "--json"))
+    assert "Again" in Path(settings["report"]["path"]).read_text(encoding="utf-8")
 
 
-def test_wrong_parameters_are_refused_at_submission(server: Server, deployed: dict[str, Any]) -> None:
+WRONG = {
+    "a run's name": ("report/manual", {"run": "No Such Name!"}),
+    "an unknown field": ("pairs/manual", {"settings": {"shares": 0.5}}),
+    "a bound": ("negatives/manual", {"settings": {"epsilon": -1}}),
+    "a word": ("training/manual", {"mode": "again"}),
+    "a round": ("training/manual", {"round_index": -1}),
+    "a change": ("training/manual", {"changes": ["beta"]}),
+    "a path": ("pipeline/manual", {"base": "../../etc/passwd"}),
+    "a nested bound": ("pipeline/manual", {"config": {"training": {"beta": -1}}}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_parameters_are_refused_at_submission(server: Server, deployed: dict[str, Any], case: str) -> None:
+    name, parameters = WRONG[case]
     with pytest.raises(urllib.error.HTTPError) as refused:
-        server.ask(f"/deployments/{deployed['report']['id']}/create_flow_run", parameters={"run": "No Such Name!"})
+        server.ask(f"/deployments/{deployed[name]['id']}/create_flow_run", parameters=parameters)
     assert refused.value.code == 409
 
 
 def test_entrypoints_and_forms_need_no_torch() -> None:
     document = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))
     entrypoints = [deployment["entrypoint"] for deployment in document["deployments"]]
-    assert {deployment["name"] for deployment in document["deployments"]} == DEPLOYMENTS
     script = (
         "import sys\n"
         "from prefect.utilities.callables import parameter_schema\n"

@@ -80,6 +80,13 @@ def test_other_protocols_are_refused(root: str) -> None:
         Store(root)
 
 
+@pytest.mark.parametrize("rest", ["KEYID:VERYSECRET@bucket/runs", "bucket/runs?key=VERYSECRET"])
+def test_credentials_in_a_root_are_refused_and_not_repeated(rest: str) -> None:
+    with pytest.raises(StoreError, match="holds no credentials") as refused:
+        Store(f"s3://{rest}")
+    assert "VERYSECRET" not in str(refused.value)
+
+
 def test_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Store("here").root == str(tmp_path / "here")

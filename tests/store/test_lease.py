@@ -39,15 +39,19 @@ def test_a_lease_is_held_and_given_back(files: Files) -> None:
         assert held is not None
         assert held.live()
         assert lease.mine()
+        assert lease.holder() == held
         with pytest.raises(LeaseHeld, match=rf"pid {os.getpid()} is writing this artifact, last heard of 0 s ago"):
             Lease(files, PATH).__enter__()
-    assert read_lease(files, PATH) is None
+    assert lease.holder() is None
     with Lease(files, PATH):
         pass
 
 
 def test_a_live_worker_elsewhere_is_named(files: Files) -> None:
     _someone(files)
+    held = Lease(files, PATH).holder()
+    assert held is not None
+    assert (held.holder, round(held.silent_s)) == ("someone@far pid 7", 5)
     with pytest.raises(LeaseHeld, match=r"someone@far pid 7 is writing this artifact, last heard of 5 s ago"):
         Lease(files, PATH).__enter__()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mbpo_core.execution import Cause, CauseKind, StagePlan, StageRequest
-from tasks.describe import describe_cause, describe_stage, describe_status
+from mbpo_core.store.lineage import Stale
+from tasks.describe import command_for, describe_cause, describe_plans, describe_stage, describe_stale, describe_status
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -39,3 +40,42 @@ def test_a_status_says_what_is_reused() -> None:
 def test_a_stage_before_it_ran_is_its_causes() -> None:
     text = describe_stage(_plan(causes=[Cause(kind=CauseKind.FORCED, field="pairs")]), None)
     assert text.splitlines() == ["### pairs: runs", "", "- because FORCED pairs"]
+
+
+def test_a_plan_is_a_table_in_the_same_words() -> None:
+    causes = [Cause(kind=CauseKind.CONFIG, field="report.title", old="a", new="b | c"), Cause(kind="FORCED", field="x")]
+    text = describe_plans([_plan(causes=causes, warnings=["old *source*"])], "Run demo")
+    assert text.splitlines() == [
+        "### Run demo",
+        "",
+        "| stage | what happens | because |",
+        "|---|---|---|",
+        r"| pairs | runs | CONFIG report.title a → b \| c<br>FORCED x<br>note: old \*source\* |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        ("pairs", "mbpo pairs --run demo"),
+        ("pairs/1", "mbpo pairs --run demo"),
+        ("training/1", "mbpo training --run demo --round 1"),
+        ("training/dpo", "mbpo training --run demo --baseline dpo"),
+        ("rollouts/0", "mbpo rollouts --run demo --round 0"),
+        ("negatives/images", "mbpo negatives --run demo --images"),
+        ("negatives/images/1", "mbpo negatives --run demo --images"),
+    ],
+)
+def test_each_pointer_has_the_command_that_makes_it(key: str, command: str) -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    assert command_for(key, "demo") == command
+    assert CliRunner().invoke(app, [*command.split()[1:], "--help"]).exit_code == 0
+
+
+def test_what_is_stale_names_its_commands_in_order() -> None:
+    text = describe_stale([Stale(key="training/0", because=["pairs"]), Stale(key="report", because=["pairs"])], "demo")
+    assert "mbpo training --run demo --round 0\nmbpo report --run demo\n" in text
+    assert describe_stale([], "demo") == "Nothing of the run is stale now."

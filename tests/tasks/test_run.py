@@ -13,7 +13,7 @@ from mbpo_core.errors import MbpoError, StoreError
 from mbpo_core.stage import PolicyRef
 from mbpo_core.store import Store
 from mbpo_core.store.lineage import stale
-from tasks.run import Run, expect, pointer_keys
+from tasks.run import Choice, Run, expect, pointer_keys
 from tests.flows import fakes
 
 
@@ -137,7 +137,7 @@ def test_every_stage_alone_is_cached_after_a_run(done: Run, config: PipelineConf
 
 
 def test_force_computes_the_stage_and_nothing_that_comes_out_the_same(done: Run, config: PipelineConfig) -> None:
-    forced = Run(config, done.store, frozenset({"pairs"}))
+    forced = Run(config, done.store, Choice(force=frozenset({"pairs"})))
     follow_method(forced)
     assert [plan.key for plan in forced.plans if plan.status != "cached"] == ["pairs"]
 

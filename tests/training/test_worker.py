@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from mbpo_core.config import LaunchConfig
 from mbpo_core.errors import ModelError, WorkerFailed
+from mbpo_core.launching.supervisor import Supervisor
+from mbpo_core.stage import Progress
 from mbpo_core.training.job import Job, JobRows, read_job, write_job
-from mbpo_core.training.launch import launch
 from mbpo_core.training.rows import ListTable
-from tests.training.conftest import Recorder, collect, trained
+from mbpo_core.training.stage import train_in
+from tests.training.conftest import Recorder, Trained, collect, trained
 from tests.training.rows import job
 from tests.training.test_accumulation import UNCLIPPED, apart, moments
+from tests.training.test_resume import assert_equal, state_tensors
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+@pytest.fixture(autouse=True)
+def node_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node's shared folder, of this test alone."""
+    monkeypatch.setenv("MBPO_NODE_FOLDER", str(tmp_path / "node"))
+
+
+def launch(job: Job, rows: JobRows, progress: Progress, processes: int = 2) -> None:
+    """Train in processes of their own."""
+    train_in(Supervisor(LaunchConfig(processes=processes)), job, rows, progress)
 
 
 def alive(work: Job) -> list[int]:
@@ -50,7 +64,7 @@ def test_two_processes_end_where_one_does(rows: JobRows, tmp_path: Path) -> None
     settings["checkpoint_every"] = 100
     three = JobRows(ListTable(rows.pairs.content[:3]), rows.rollouts, [2, 0, 1])
     one = trained(job(tmp_path / "one", **settings), three)
-    two = job(tmp_path / "two", processes=2, **settings)
+    two = job(tmp_path / "two", **settings)
     progress = Recorder()
     launch(two, three, progress)
     both = collect(two, progress)
@@ -68,6 +82,16 @@ def test_two_processes_end_where_one_does(rows: JobRows, tmp_path: Path) -> None
     assert gone_within(two, 5)
 
 
+def test_one_worker_ends_bit_by_bit_where_this_process_does(rows: JobRows, tmp_path: Path) -> None:
+    here, there, progress = trained(job(tmp_path / "here"), rows), job(tmp_path / "there"), Recorder()
+    launch(there, rows, progress, processes=1)
+    worker = collect(there, progress)
+    assert worker.metrics == here.metrics
+    assert (worker.summary, progress.started) == (here.summary, here.progress.started)
+    assert_equal(worker.weights, here.weights)
+    assert_equal(state_tensors(worker), state_tensors(here))
+
+
 @linux
 def test_a_cancelled_run_leaves_nobody_behind(rows: JobRows, tmp_path: Path) -> None:
     class Cancelled(Recorder):
@@ -75,47 +99,53 @@ def test_a_cancelled_run_leaves_nobody_behind(rows: JobRows, tmp_path: Path) -> 
             assert len(alive(work)) >= 3  # the launcher and two workers
             raise KeyboardInterrupt
 
-    work = job(tmp_path, processes=2, epochs=50)
+    work = job(tmp_path, epochs=50)
     with pytest.raises(KeyboardInterrupt):
         launch(work, rows, Cancelled())
     assert gone_within(work, 5)
 
 
 def test_an_error_of_ours_keeps_its_name(rows: JobRows, tmp_path: Path) -> None:
-    work = job(tmp_path, processes=2).model_copy(update={"policy": str(tmp_path / "nowhere")})
+    work = job(tmp_path).model_copy(update={"policy": str(tmp_path / "nowhere")})
     with pytest.raises(ModelError, match=r"folder does not exist \(.*nowhere\)"):
         launch(work, rows, Recorder())
 
 
-@linux
-def test_time_out_kills_and_shows_the_log(rows: JobRows, tmp_path: Path) -> None:
-    work = job(tmp_path, processes=2, timeout_s=1)
-    with pytest.raises(WorkerFailed, match=r"longer than training.timeout_s = 1 s .*log"):
-        launch(work, rows, Recorder())
-    assert gone_within(work, 5)
+def ranks(work: Job) -> list[int]:
+    """The workers among them, without their launcher."""
+    found = []
+    for number in alive(work):
+        command = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+        found += [number] if b"launch" not in command else []
+    return found
 
 
 @linux
-def test_workers_die_with_a_killed_parent(rows: JobRows, tmp_path: Path) -> None:
-    work = job(tmp_path / "work", processes=2, epochs=50)
-    write_job(tmp_path / "handed", work, rows)
-    script = (
-        "import sys; from pathlib import Path; from mbpo_core.training.job import read_job;"
-        "from mbpo_core.training.launch import launch; from mbpo_core.progress import NullProgress;"
-        "launch(*read_job(Path(sys.argv[1])), NullProgress())"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "handed")])
-    try:
-        log = Path(work.work) / "job" / "rank-1.log"  # a worker's first act
-        deadline = time.monotonic() + 120
-        while not log.exists() and parent.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert log.exists()
-        os.kill(parent.pid, signal.SIGKILL)
-        assert gone_within(work, 10)
-    finally:
-        parent.kill()
-        parent.wait()
+def test_a_killed_rank_is_made_good_bit_by_bit(rows: JobRows, tmp_path: Path) -> None:
+    settings = {"pairs_per_step": 2, "groups_per_step": 2, "epochs": 3, "checkpoint_every": 2, "warmup_steps": 10}
+    whole, torn = job(tmp_path / "whole", **settings), job(tmp_path / "torn", **settings)
+
+    class Killing(Recorder):
+        def advance(self, count: int = 1, **figures: float) -> None:
+            super().advance(count, **figures)
+            if len(self.figures) == 3 and (there := ranks(torn)):  # after a checkpoint, before the next one
+                os.kill(there[-1], signal.SIGKILL)
+
+    with pytest.raises(WorkerFailed, match="unfinished: rank"):
+        launch(torn, rows, Killing())
+    assert gone_within(torn, 5)
+    results: list[Trained] = []
+    for work in (whole, torn):
+        progress = Recorder()
+        launch(work, rows, progress)
+        results.append(collect(work, progress))
+    uninterrupted, resumed = results
+    assert len(uninterrupted.progress.figures) == 6
+    assert len(resumed.progress.figures) < 6, "it goes on at its last checkpoint"
+    assert resumed.metrics == uninterrupted.metrics
+    assert resumed.summary == uninterrupted.summary
+    assert_equal(resumed.weights, uninterrupted.weights)
+    assert_equal(state_tensors(resumed), state_tensors(uninterrupted))
 
 
 def test_a_job_survives_the_hand_over(rows: JobRows, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What the forms of the deployments hold, and what somebody means who fills one in.
+
+A form shows defaults, and Prefect's page posts every field whether it was touched or not. So a field counts only where
+it differs from the default; it is laid over the settings that are there already, like `section.field=value`. A form
+that was opened with a run's own values (the rerun link of a stage's note) says `fields: all`: then all of them count.
+A form shows parameters in their order, so a flow takes its long section last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mbpo_core.config import RUN_NAME, PipelineConfig, Section
+from mbpo_core.methods import METHODS
+from tasks.run import Mode
+
+LATEST = "latest"
+UNNAMED = "default"  # the run that a form shows
+
+StageWord = Literal["samples", "negatives", "pairs", "rollouts", "training", "evaluation", "report"]
+Target = Literal["policy", "sft", "dpo"]
+Fields = Literal["changed", "all"]
+# Prefect's forms take bounds from the annotation and descriptions from the flow's docstring.
+RunName = Annotated[str, Field(pattern=RUN_NAME)]
+BaseName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+RoundIndex = Annotated[int, Field(ge=0, lt=100)]
+Upstream = Annotated[str, Field(max_length=4000)]
+Changes = list[Annotated[str, Field(pattern=r"^\s*[a-z_]+(\.[a-z0-9_]+)?\s*=")]]
+
+
+@dataclass(frozen=True)
+class StageForm:
+    """What is asked of one stage of a run.
+
+    Attributes:
+        upstream: "latest", or digest prefixes and manifest URIs of what to read in place of the run's latest.
+        settings: the stage's section as the form shows it, filled in; None where there is no form.
+        changes: settings to change, as section.field=value; they come after the section.
+        fields: which fields of the section count: those that differ from its defaults, or all that were given.
+        images: negatives: the images made for pairs, in place of the mining.
+        round_index: rollouts and training: the round, from 0; None where rounds do not matter.
+    """
+
+    stage: str
+    run: str
+    upstream: str = LATEST
+    settings: Section | None = None
+    changes: Sequence[str] = ()
+    mode: Mode = "reuse"
+    fields: Fields = "changed"
+    images: bool = False
+    round_index: int | None = None
+
+    def all_changes(self) -> list[str]:
+        """The touched fields of the section, and the changes after them."""
+        section = "images" if self.images else self.stage
+        counted = {} if self.settings is None else {section: _counted(self.settings, self.fields)}
+        return [*as_changes(counted), *self.changes]
+
+
+def pipeline_changes(config: PipelineConfig, fields: Fields = "changed") -> list[str]:
+    """The fields of a filled-in pipeline form that count, as changes; what its method gives by itself does not."""
+    counted = _counted(config, fields)
+    if fields == "changed" and config.method != PipelineConfig().method:
+        counted = _without(METHODS[config.method].settings, counted)
+    return as_changes(counted)
+
+
+def _counted(section: Section, fields: Fields) -> dict[str, Any]:
+    return touched_fields(section) if fields == "changed" else section.model_dump(mode="json", exclude_unset=True)
+
+
+def touched_fields(section: Section) -> dict[str, Any]:
+    """The fields that differ from the section's defaults, as JSON values; nested sections likewise."""
+    return _without(type(section)().model_dump(mode="json"), section.model_dump(mode="json"))
+
+
+def as_changes(fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Nested fields as `section.field=value` lines."""
+    return list(_lines(fields, prefix))
+
+
+def _lines(fields: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML too
+
+
+def _without(shown: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, less the values that are shown anyway."""
+    left: dict[str, Any] = {}
+    for name, value in given.items():
+        other = shown.get(name)
+        if isinstance(value, Mapping):
+            if inner := _without(other if isinstance(other, Mapping) else {}, value):
+                left[name] = inner
+        elif name not in shown or value != other:
+            left[name] = value
+    return left

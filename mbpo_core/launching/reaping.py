@@ -1,0 +1,89 @@
+"""Nobody is left behind: processes that end with the one that started them, and trees whose supervisor is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from mbpo_core.launching.trees import trees
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_EVERY_S = 0.5
+_ORPHANED_S = 5.0
+"""Time that `on_orphaned` has."""
+
+
+def reap() -> list[int]:
+    """Kill every process whose supervisor is gone, and forget its tree.
+
+    Anyone may call it at any time: trees with a live supervisor, and those of other users, are left alone.
+
+    Returns:
+        The numbers of the killed processes.
+    """
+    killed = []
+    for tree in trees():
+        if tree.orphaned():
+            killed += tree.kill()
+            tree.forget()
+    return killed
+
+
+def end_own_trees() -> list[int]:
+    """Kill every tree that this very process watches over; returns the processes' numbers."""
+    killed = []
+    for tree in trees():
+        if tree.supervisor == os.getpid() and not tree.orphaned():
+            killed += tree.kill()
+            tree.forget()
+    return killed
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends; elsewhere the launcher's signals must do.
+
+    Args:
+        parent: who started this process, in case it has ended already.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def follow_parent(on_orphaned: Callable[[], None]) -> threading.Thread:
+    """End this process, and the trees it watches over, within about a second after the one that started it.
+
+    A thread looks, because Linux's own signal is tied to the thread that started us, which may end long before its
+    process does.
+
+    Args:
+        on_orphaned: called first, in a thread, and not waited for longer than 5 s; what it raises is ignored.
+    """
+    thread = threading.Thread(target=_follow, args=(os.getppid(), on_orphaned), name="mbpo-parent", daemon=True)
+    thread.start()
+    return thread
+
+
+def _follow(parent: int, on_orphaned: Callable[[], None]) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+
+    def last_words() -> None:
+        with contextlib.suppress(BaseException):
+            on_orphaned()
+
+    speaking = threading.Thread(target=last_words, daemon=True)
+    speaking.start()
+    speaking.join(_ORPHANED_S)
+    try:
+        end_own_trees()
+    finally:
+        os._exit(1)

@@ -188,7 +188,7 @@ def _telling(client: SyncPrefectClient, notify: str) -> Telling:
             f"the server has no block {notify}",
             where="--notify",
             remedy="Save it first: the server's page Blocks, or its type's save(NAME) from Python. "
-            "Types: webhook, slack-webhook, custom-webhook, email and other notification blocks.",
+            "Types: webhook, slack-webhook, sendgrid-email and other notification blocks.",
         ) from error
     if kind == "webhook":
         return lambda subject: CallWebhook(

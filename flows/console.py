@@ -16,15 +16,15 @@ from mbpo_core.progress import duration
 from mbpo_core.store import Manifest
 from mbpo_core.store.gc import Garbage
 from mbpo_core.store.lineage import Stale
-from tasks.describe import describe_cause, describe_status
+from tasks.describe import command_for, describe_cause, describe_status
 
 _PIPE_WIDTH = 150  # where there is no terminal to fit into
 
 
 def make_console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for the tables in a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=_PIPE_WIDTH)
 
 
 def plain(text: object, style: str = "") -> Text:
@@ -98,14 +98,7 @@ def print_stale(stale: Sequence[Stale], run: str) -> None:
     for entry in stale:
         say(f"Now stale: {entry.key} (made from an older {', '.join(entry.because)})")
     if stale:
-        say("Bring them up to date with: " + " && ".join(_command(entry.key, run) for entry in stale))
-
-
-def _command(key: str, run: str) -> str:
-    """The command that makes a run pointer anew."""
-    stage, _, part = key.partition("/")
-    option = f" --round {part}" if part.isdigit() else f" --baseline {part}" if part else ""
-    return f"mbpo {stage} --run {run}{option}"
+        say("Bring them up to date with: " + " && ".join(command_for(entry.key, run) for entry in stale))
 
 
 def print_artifacts(made: Sequence[tuple[str, Manifest, str]], run: str) -> None:

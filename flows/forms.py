@@ -8,10 +8,11 @@ A form shows parameters in their order, so a flow takes its long section last.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -31,6 +32,30 @@ BaseName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")
 RoundIndex = Annotated[int, Field(ge=0, lt=100)]
 Upstream = Annotated[str, Field(max_length=4000)]
 Changes = list[Annotated[str, Field(pattern=r"^\s*[a-z_]+(\.[a-z0-9_]+)?\s*=")]]
+
+
+_MEANING = {
+    "run": "Name of the run.",
+    "upstream": "latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's "
+    "latest artifact of its kind.",
+    "mode": "reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.",
+    "dry_run": "Only show the plan.",
+    "changes": "Settings to change, as section.field=value; they come after `settings`.",
+    "fields": "changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every "
+    "field as shown.",
+    "settings": "Settings of the stage, laid over the run's own.",
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def explained(flow_function: F) -> F:
+    """Say in a stage flow's docstring, which is where forms take it from, what the parameters that all have mean."""
+    text = inspect.cleandoc(flow_function.__doc__ or "")
+    lines = [text if "\nArgs:" in text else f"{text}\n\nArgs:"]
+    shared = [name for name in inspect.signature(flow_function).parameters if name in _MEANING]
+    flow_function.__doc__ = "\n".join(lines + [f"    {name}: {_MEANING[name]}" for name in shared])
+    return flow_function
 
 
 @dataclass(frozen=True)

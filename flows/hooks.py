@@ -9,6 +9,8 @@ import contextlib
 import functools
 import logging
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -75,10 +77,12 @@ def run_name(parameters: dict[str, Any]) -> str:
 
 @functools.cache
 def follow_worker() -> None:
-    """In a process that a Prefect worker started: end soon after that worker does, and tell the server so."""
+    """In a process that a Prefect worker started: end soon after that worker does, tell the server so, and obey it."""
     if flow_run := os.environ.get(_FLOW_RUN):
-        from mbpo_core.launching.reaping import follow_parent
+        from mbpo_core.launching.reaping import follow_parent, insist
 
+        if threading.current_thread() is threading.main_thread():
+            insist(signal.SIGTERM)
         follow_parent(functools.partial(_report_crash, UUID(flow_run)))
 
 

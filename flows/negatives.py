@@ -6,7 +6,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Upstream, explained
 from flows.hooks import SERVICE
 from flows.rerunning import carry_out
 from mbpo_core.config import NegativesConfig
@@ -36,6 +36,7 @@ def rerun(run: Run, images: bool = False) -> ArtifactRef:
 
 
 @flow(name="negatives", **SERVICE)
+@explained
 def negatives(
     run: RunName = UNNAMED,
     upstream: Upstream = LATEST,
@@ -49,17 +50,8 @@ def negatives(
     """Rerun negatives of one run: mining, or the rejected images made for its pairs.
 
     Args:
-        run: Name of the run.
-        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
-            latest artifact of its kind.
         images: The rejected images made for the run's pairs, in place of the mining; then `settings` are those of
             section images.
-        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
-        dry_run: Only show the plan.
-        changes: Settings to change, as section.field=value; they come after `settings`.
-        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
-            field as shown.
-        settings: Settings of the stage, laid over the run's own.
     """
     form = StageForm("negatives", run, upstream, settings, changes, mode, fields, images=images)
     return carry_out(form, partial(rerun, images=images), dry_run=dry_run)

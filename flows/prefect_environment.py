@@ -30,7 +30,9 @@ def prepare_prefect(store: str) -> None:
     """Set what is not set already; a server named by PREFECT_API_URL is used, else the embedded one."""
     defaults = SILENT | QUIET | RESULTS
     if not os.environ.get("PREFECT_API_URL"):
-        defaults |= EMBEDDED | {"PREFECT_HOME": str(prefect_home(store))}
+        home = prefect_home(store)
+        home.mkdir(parents=True, exist_ok=True)  # Prefect's server makes no parents
+        defaults |= EMBEDDED | {"PREFECT_HOME": str(home)}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Upstream
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Upstream, explained
 from flows.hooks import SERVICE
 from flows.rerunning import carry_out
 from mbpo_core.config import RolloutsConfig
@@ -26,6 +26,7 @@ def rerun(run: Run, round_index: int) -> ArtifactRef:
 
 
 @flow(name="rollouts", **SERVICE)
+@explained
 def rollouts(
     run: RunName = UNNAMED,
     upstream: Upstream = LATEST,
@@ -39,16 +40,7 @@ def rollouts(
     """Rerun one round's rollouts of one run.
 
     Args:
-        run: Name of the run.
-        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
-            latest artifact of its kind.
         round_index: Round of the online loop, from 0.
-        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
-        dry_run: Only show the plan.
-        changes: Settings to change, as section.field=value; they come after `settings`.
-        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
-            field as shown.
-        settings: Settings of the stage, laid over the run's own.
     """
     form = StageForm("rollouts", run, upstream, settings, changes, mode, fields, round_index=round_index)
     return carry_out(form, partial(rerun, round_index=round_index), dry_run=dry_run)

@@ -6,7 +6,7 @@ from functools import partial
 
 from prefect import flow
 
-from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Target, Upstream
+from flows.forms import LATEST, UNNAMED, Changes, Fields, RoundIndex, RunName, StageForm, Target, Upstream, explained
 from flows.hooks import SERVICE
 from flows.rerunning import carry_out
 from mbpo_core.config import TrainingConfig
@@ -34,6 +34,7 @@ def rerun(run: Run, round_index: int, target: Target = "policy") -> ArtifactRef:
 
 
 @flow(name="training", **SERVICE)
+@explained
 def training(
     run: RunName = UNNAMED,
     upstream: Upstream = LATEST,
@@ -48,17 +49,8 @@ def training(
     """Rerun one round's training of one run, or one of its baselines.
 
     Args:
-        run: Name of the run.
-        upstream: latest, or digest prefixes or manifest URIs with spaces between; each is read in place of the run's
-            latest artifact of its kind.
         round_index: Round of the online loop, from 0.
         target: The policy, or a baseline in its place (then the round does not matter).
-        mode: reuse what exists; resume, but begin nothing anew; or rerun, computing it even if it exists.
-        dry_run: Only show the plan.
-        changes: Settings to change, as section.field=value; they come after `settings`.
-        fields: changed, so that a field of `settings` left as shown keeps what the run has; or all, which takes every
-            field as shown.
-        settings: Settings of the stage, laid over the run's own.
     """
     form = StageForm(
         "training",

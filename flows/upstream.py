@@ -13,6 +13,7 @@ from mbpo_core.planning import StagePlan
 from mbpo_core.stage import ArtifactRef
 from mbpo_core.store import Store
 from mbpo_core.store.lineage import readable_manifest
+from mbpo_core.store.search import LEAST_DIGITS, by_digest
 
 # What a rerun reads, by stage: run keys without their rounds. A policy is read as the training that made it.
 READS: dict[str, tuple[str, ...]] = {
@@ -24,9 +25,8 @@ READS: dict[str, tuple[str, ...]] = {
     "evaluation": ("samples", "training"),
     "report": ("samples", "negatives", "negatives/images", "pairs", "rollouts", "training", "evaluation"),
 }
-_SHORTEST = 6
 _SHOWN = 8
-_PREFIX = re.compile(f"[0-9a-f]{{{_SHORTEST},64}}")
+_PREFIX = re.compile(f"[0-9a-f]{{{LEAST_DIGITS},64}}")
 _PLACE = re.compile(r"artifacts/([a-z]+)/([0-9a-f]{2})/(\2[0-9a-f]{62})(/manifest\.json)?")
 
 
@@ -109,10 +109,10 @@ def _by_prefix(store: Store, word: str) -> list[tuple[str, str]]:
         raise ConfigError(
             f"{word!r} is no digest",
             where="upstream",
-            expected=f"{LATEST}, {_SHORTEST} or more of a digest's first characters (0-9, a-f), or a manifest's URI",
+            expected=f"{LATEST}, {LEAST_DIGITS} or more of a digest's first characters (0-9, a-f), or a manifest's URI",
             remedy="mbpo show lists the artifacts of a run.",
         )
-    return [(stage, digest) for stage, digest in store.artifacts() if digest.startswith(word)]
+    return [(found.stage, found.digest) for found in by_digest(store, word)]
 
 
 def _ref(store: Store, stage: str, digest: str) -> ArtifactRef | None:

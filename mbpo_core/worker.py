@@ -12,8 +12,9 @@ import sys
 import traceback
 from pathlib import Path
 
+from mbpo_core.config import LaunchConfig
 from mbpo_core.errors import ConfigError, GpuUnavailable
-from mbpo_core.launching.devices import hold_leased
+from mbpo_core.launching.devices import hold_leased, lease_own
 from mbpo_core.launching.hosts import many_hosts
 from mbpo_core.launching.launcher import LEASED_ON, become_launcher
 from mbpo_core.launching.reaping import die_with_parent
@@ -43,9 +44,10 @@ def _work(task: str, folder: Path) -> None:
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     try:
-        if os.environ.get(LEASED_ON, machine()) != machine():
-            os.environ.pop("MBPO_LEASED", None)  # names devices of the machine we were started from
-        hold_leased()
+        if os.environ.get(LEASED_ON, machine()) == machine():
+            hold_leased()
+        else:  # what was leased are devices of the machine that the run was started from
+            lease_own(int(os.environ["LOCAL_RANK"]), launch=LaunchConfig(), log=lambda line: print(line, flush=True))
         _choose_accelerator()
         progress = ProgressFile(folder / f"progress-{rank}.jsonl")
         if task == "train":

@@ -31,8 +31,9 @@ def test_versions_that_must_not_move() -> None:
     pins = _pins()
     assert pins["torch"] == "2.13.0"
     assert pins["prefect"].startswith("3.8.")
-    # A newer fastapi makes prefect's server fail at import.
+    # A newer fastapi makes prefect's server fail at import, a newer SQLAlchemy its scheduler.
     assert tuple(map(int, pins["fastapi"].split(".")))[:2] < (0, 151)
+    assert pins["sqlalchemy"].startswith("2.0.")
 
 
 def test_license_is_the_whole_apache_text() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "hold_leased",
     "holders",
     "lease_devices",
+    "lease_own",
     "node_devices",
     "node_folder",
     "node_name",
@@ -135,7 +136,7 @@ def lease_devices(
     Raises:
         GpuUnavailable: there are not so many, or none came free in time.
     """
-    lease = _wait_for(count, launch, log, purpose) if count else DeviceLease(())
+    lease = _wait_for(devices_here(), count, launch, log, purpose) if count else DeviceLease(())
     try:
         yield lease
     finally:
@@ -154,6 +155,24 @@ def hold_leased() -> None:
         _KEPT.append(lock)
 
 
+def lease_own(place: int, *, launch: LaunchConfig, log: Callable[[str], None]) -> None:
+    """Have one device of this node until this process ends: on machines where nobody leased for the workers.
+
+    Args:
+        place: this process's number among those of its machine, and so its device's.
+        launch: how long to wait (seconds), and which share of the device's memory must be free.
+        log: told what is waited for.
+
+    Raises:
+        GpuUnavailable: there are fewer devices than processes, or the device did not come free in time.
+    """
+    there = devices_here()
+    if not there:  # the work runs on the CPU
+        return
+    _expect(place + 1, [device.name for device in there])
+    _wait_for([there[place]], 1, launch, log, "a worker of another machine's run").keep()
+
+
 def holders() -> dict[str, str]:
     """Who holds each device of this node; "" for a free one."""
     found = {}
@@ -165,10 +184,11 @@ def holders() -> dict[str, str]:
     return found
 
 
-def _wait_for(count: int, launch: LaunchConfig, log: Callable[[str], None], purpose: str) -> DeviceLease:
+def _wait_for(
+    devices: Sequence[Device], count: int, launch: LaunchConfig, log: Callable[[str], None], purpose: str
+) -> DeviceLease:
     from mbpo_core.store.lease import who  # the store needs pyarrow, which workers want to load later
 
-    devices = devices_here()
     _expect(count, [device.name for device in devices])
     deadline, say_at = time.monotonic() + launch.device_wait_s, 0.0
     while True:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 
 from mbpo_core.launching.trees import trees
 
@@ -70,6 +71,33 @@ def follow_parent(on_orphaned: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=_follow, args=(os.getppid(), on_orphaned), name="mbpo-parent", daemon=True)
     thread.start()
     return thread
+
+
+def insist(number: signal.Signals, patience_s: float = 10.0) -> None:
+    """Let a signal end this process and the trees it watches over, though the exception it raises gets lost.
+
+    Python drops an exception that a handler raises inside a destructor or a weak reference's callback, and the work
+    would go on until somebody kills the process. To be called in the main thread.
+
+    Args:
+        number: whose present handler stays in charge for `patience_s`, seconds.
+    """
+    before = signal.getsignal(number)
+
+    def handle(received: int, frame: FrameType | None) -> None:
+        threading.Thread(target=_end_after, args=(patience_s,), name="mbpo-insist", daemon=True).start()
+        if callable(before):
+            before(received, frame)
+
+    signal.signal(number, handle)
+
+
+def _end_after(patience_s: float) -> None:
+    time.sleep(patience_s)
+    try:
+        end_own_trees()
+    finally:
+        os._exit(1)
 
 
 def _follow(parent: int, on_orphaned: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ A record lies in the node's folder while its tree lives, so that anyone can end 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mbpo_core.launching.devices import node_folder
 from mbpo_core.store.lease import machine, process_started
@@ -34,7 +35,6 @@ class Tree(BaseModel):
     supervisor: int  # process that watches over it
     started: str  # of that process, so that a reused number is told apart
     machine: str  # what the number means something in
-    user: int
     flow_run: str = ""  # Prefect's id
     devices: tuple[str, ...] = ()
     since: float  # seconds since the epoch
@@ -93,7 +93,6 @@ def new_tree(devices: Sequence[str]) -> Tree:
         supervisor=os.getpid(),
         started=process_started(os.getpid()) or "",
         machine=machine(),
-        user=os.getuid(),
         flow_run=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
         devices=tuple(devices),
         since=time.time(),
@@ -101,15 +100,12 @@ def new_tree(devices: Sequence[str]) -> Tree:
 
 
 def trees() -> list[Tree]:
-    """The records of this user's trees on this node."""
+    """The records of this user's trees on this node; what others wrote could name a tree that is well."""
     found = []
     for path in sorted(_folder().glob("*.json")):
-        try:
-            tree = Tree.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ValidationError):  # forgotten meanwhile, or not a record
-            continue
-        if tree.user == os.getuid():
-            found.append(tree)
+        with contextlib.suppress(OSError, ValueError):  # forgotten meanwhile, or not a record
+            if path.lstat().st_uid == os.getuid():
+                found.append(Tree.model_validate(json.loads(path.read_text(encoding="utf-8"))))
     return found
 
 

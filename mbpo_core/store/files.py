@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import re
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,10 @@ class Files(ABC):
         """Copy a local file in; returns its size in bytes and its sha256."""
 
     @abstractmethod
+    def download(self, path: str, target: Path) -> None:
+        """Copy a file out to a local path, which is replaced when the copy is whole."""
+
+    @abstractmethod
     def link(self, source: str, path: str) -> None:
         """Let `path` have the content of `source`, without copying where possible."""
 
@@ -115,6 +120,25 @@ class Files(ABC):
         """Hash of a file's bytes, streamed."""
         with self.open(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def copied_aside(target: Path) -> Iterator[Path]:
+    """A path beside a local one, to write to; it takes the target's place when the block ends well."""
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with naming_full_disks(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def file_sha256(place: Path) -> str:
+    """Hash of a local file's bytes, streamed."""
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stamp(place: Path) -> list[Any]:

@@ -57,7 +57,7 @@ def collect(
             continue
         garbage = list(_garbage(store, stage, digest, needed, unused_age_s, unfinished_age_s))
         found += _delete(store, stage, digest, garbage) if garbage and delete else garbage
-    return found + _scratch_garbage(store, delete)
+    return found + _scratch_garbage(store, delete) + _copies_garbage(store, needed, delete, unused_age_s)
 
 
 def _garbage(
@@ -118,6 +118,21 @@ def _scratch_garbage(store: Store, delete: bool) -> list[Garbage]:
         found.append(
             Garbage(stage=stage, digest=digest, path=path, reason="unfinished", bytes=size, deleted=not folder.exists())
         )
+    return found
+
+
+def _copies_garbage(store: Store, needed: set[Address], delete: bool, unused_age_s: float) -> list[Garbage]:
+    """Local copies of a remote store's checkpoints, on this machine, whose artifact no run needs."""
+    kept, found = {digest for _, digest in needed}, []
+    for folder in sorted(store.files.scratch("copies").glob("*")):
+        digest = folder.name.partition("-")[0]
+        if digest in kept or time.time() - folder.stat().st_mtime < unused_age_s:
+            continue
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if delete:
+            shutil.rmtree(folder, ignore_errors=True)
+        path, gone = f"copies/{folder.name}", not folder.exists()
+        found.append(Garbage(stage="", digest=digest, path=path, reason="unused", bytes=size, deleted=gone))
     return found
 
 

@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from mbpo_core.errors import LeaseHeld
+from mbpo_core.errors import LeaseHeld, StoreError
 from mbpo_core.store.files import Files
 from mbpo_core.store.manifest import Document
 
@@ -87,7 +87,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         # A disk that fills or vanishes must not hide the error that ended the stage; the lease expires anyway.
-        with contextlib.suppress(OSError), self._files.locked():
+        with contextlib.suppress(OSError, StoreError), self._files.locked():
             if self.mine():
                 self._files.remove(self._path)
 

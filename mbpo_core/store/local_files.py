@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_core.errors import StoreError
-from mbpo_core.store.files import Files, check_path, file_stamp, naming_full_disks
+from mbpo_core.store.files import Files, check_path, copied_aside, file_stamp, naming_full_disks
 
 _CHUNK = 2**20
 
@@ -75,6 +75,10 @@ class LocalFiles(Files):
                 os.fsync(write.fileno())
             os.replace(aside, place)
         return size, digest.hexdigest()
+
+    def download(self, path: str, target: Path) -> None:
+        with copied_aside(target) as aside:
+            shutil.copyfile(self._at(path), aside)
 
     def link(self, source: str, path: str) -> None:
         with self._aside(path) as (aside, place):

@@ -14,7 +14,7 @@ from mbpo_core.errors import StoreError
 from mbpo_core.records import Dropped, Record
 from mbpo_core.stage import ArtifactRef
 from mbpo_core.store.checks import ArtifactFolder
-from mbpo_core.store.digests import bytes_digest
+from mbpo_core.store.files import file_sha256
 from mbpo_core.store.manifest import DROPPED, MAIN, Manifest, StoredFile
 from mbpo_core.store.migrations import Migration, migrations_for
 from mbpo_core.store.table_reader import TableReader
@@ -92,8 +92,13 @@ class ArtifactReader:
         copy = files.scratch(f"copies/{self.manifest.digest}-{self.manifest.attempt}") / name
         for file in inside:
             target = copy / file.path.removeprefix(f"{inner}/")
-            if not target.exists() or bytes_digest(target.read_bytes()) != file.sha256:
-                _write_aside(target, self._place.read(file))
+            if target.exists() and file_sha256(target) == file.sha256:
+                continue
+            files.download(self._place.path(file), target)
+            if file_sha256(target) != file.sha256:
+                target.unlink()
+                self._place.check([file])  # names what is damaged
+                raise StoreError("the copy of a file is damaged", where=str(target), remedy="Run again.")
         return copy
 
     def json(self, name: str) -> dict[str, Any]:
@@ -141,10 +146,3 @@ class ArtifactReader:
     def _offers(self) -> str:
         files = [file.path.partition("/")[2] for file in self.manifest.files]
         return f"one of {', '.join([*self.manifest.tables, DROPPED, *files])}"
-
-
-def _write_aside(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}")
-    aside.write_bytes(data)
-    aside.replace(target)

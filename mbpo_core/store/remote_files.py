@@ -13,7 +13,7 @@ from typing import Any
 
 from mbpo_core.errors import StoreError
 from mbpo_core.store.conditional import ConditionalWrites
-from mbpo_core.store.files import Files, check_path, naming_full_disks
+from mbpo_core.store.files import Files, check_path, copied_aside, naming_full_disks
 from mbpo_core.store.remote_lock import RemoteLock
 
 
@@ -56,6 +56,10 @@ class RemoteFiles(Files):
         with self._writing(path):
             self.fs.put_file(str(source), self._at(path))
         return source.stat().st_size, digest
+
+    def download(self, path: str, target: Path) -> None:
+        with self._naming_trouble(path), copied_aside(target) as aside:
+            self.fs.get_file(self._at(path), str(aside))
 
     def link(self, source: str, path: str) -> None:
         with self._writing(path):

@@ -38,7 +38,9 @@ def find(store: Store, what: str, run: str | None = None) -> list[Found]:
     """
     pointers = store.run(run).pointers() if run else {}
     keys = [key for key in pointers if what in (key, key.split("/")[0])]
-    return [Found(key, pointers[key].stage, pointers[key].digest) for key in keys] or _by_digest(store, what)
+    return [Found(key, pointers[key].stage, pointers[key].digest) for key in keys] or _only_one(
+        store, what, by_digest(store, what)
+    )
 
 
 def find_some(store: Store, what: str, run: str | None = None) -> list[Found]:
@@ -61,15 +63,19 @@ def find_some(store: Store, what: str, run: str | None = None) -> list[Found]:
     )
 
 
-def _by_digest(store: Store, what: str) -> list[Found]:
+def by_digest(store: Store, what: str) -> list[Found]:
+    """Every committed artifact whose digest begins so; none where the word is too short or no digest."""
     if not _DIGEST.fullmatch(what):
         return []
-    found = [
+    return [
         Found(stage, stage, digest)
         for stage in store.files.names("artifacts")
         for digest in store.files.names(f"artifacts/{stage}/{what[:2]}")
         if digest.startswith(what) and store.is_committed(stage, digest)
     ]
+
+
+def _only_one(store: Store, what: str, found: list[Found]) -> list[Found]:
     if len(found) > 1:
         named = [f"{entry.stage} {entry.digest[: len(what) + 6]}" for entry in found]
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""

@@ -28,9 +28,14 @@ LONG_S = 60.0
 LEASE = """
 import json, os, subprocess, sys, time
 from mbpo_core.config import LaunchConfig
-from mbpo_core.launching.devices import lease_devices, hold_leased
+from mbpo_core.launching.devices import lease_devices, lease_own, hold_leased
 count, wait_s, form = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 say = lambda *words: print(json.dumps(words), flush=True)
+if form == "remote":
+    lease_own(count, launch=LaunchConfig(device_wait_s=wait_s), log=lambda line: say("log", line))
+    say("own")
+    sys.stdin.readline()
+    sys.exit()
 if form == "worker":
     hold_leased()
     say("works")
@@ -418,3 +423,16 @@ def test_memory_that_comes_free_ends_the_wait(nvml: FakeNvml) -> None:
 
     with lease_devices(1, launch=LaunchConfig(device_wait_s=60), log=clear) as one:
         assert one.devices == ("1",)
+
+
+def test_workers_of_another_machine_take_their_own_devices(start: Any) -> None:
+    """Where nobody leased for them: each its own, and the next run's wait for them."""
+    first, second = start(0, "remote"), start(1, "remote")
+    assert first.told() == second.told() == ["own"]
+    assert all("a worker of another machine's run" in who for who in holders().values())
+    late = start(1, "remote")
+    assert late.told()[0] == "log"
+    second.end()
+    assert late.told() == ["own"]
+    with pytest.raises(GpuUnavailable, match="3 accelerators are wanted"):
+        devices.lease_own(2, launch=NOW, log=print)

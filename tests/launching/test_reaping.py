@@ -69,6 +69,13 @@ def test_a_reused_process_number_is_no_supervisor(started: list[subprocess.Popen
     assert reap() == [started[0].pid]
 
 
+def test_what_another_user_wrote_is_passed_over(node_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_tree([]).remember()
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert trees() == []
+
+
 def test_a_record_that_cannot_be_read_is_passed_over(node_folder: Path) -> None:
     new_tree([]).remember()
     (node_folder / "trees" / "broken.json").write_text("{")
@@ -150,3 +157,26 @@ def test_a_worker_elsewhere_ends_when_the_heart_does(
     if ending == "silent":  # as after the supervisor was killed
         (tmp_path / "heartbeat").write_text("7")
     assert listener.wait(15) == 1
+
+
+DEAF = """
+import signal, sys, time
+from mbpo_core.launching.reaping import insist
+signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))  # and nothing comes of it
+insist(signal.SIGTERM, patience_s=0.5)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_signal_whose_exception_gets_lost_still_ends_the_process() -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.stdout.readline() == "heard\n"  # who was in charge before is asked first
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+        process.wait()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mbpo_core.store import Store
-from tests.flows.environment import ROOT, clean, command
+from tests.flows.environment import command
+from tests.service.conftest import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +58,9 @@ def _content(store: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    command(_words(), folder, clean(folder, MBPO_STORE=str(folder / "runs")), ROOT)
+    command(_words(), folder, service.environment | {"MBPO_STORE": str(folder / "runs")})
     store = Store(folder / "runs")
     pointers = store.run(RUN).pointers()
     seconds = {key: store.reader(ref).manifest.seconds for key, ref in pointers.items()}
@@ -96,21 +97,21 @@ def _wait_for_lease(store: Path, stage: str, process: subprocess.Popen[bytes]) -
 
 @pytest.mark.parametrize(("number", "share"), list(_moments()))
 def test_a_killed_run_ends_as_an_uninterrupted_one(
-    finished: Finished, tmp_path: Path, number: int, share: float
+    service: Service, finished: Finished, tmp_path: Path, number: int, share: float
 ) -> None:
     keys = list(finished.content)
     key = keys[number % len(keys)]
     store = _without(finished, key, tmp_path / "runs")
-    environment = clean(tmp_path, MBPO_STORE=str(store))
+    environment = service.environment | {"MBPO_STORE": str(store)}
     with (tmp_path / "killed.log").open("wb") as log:
-        killed = subprocess.Popen(_words(), cwd=ROOT, env=environment, stdout=log, stderr=log)
+        killed = subprocess.Popen(_words(), cwd=tmp_path, env=environment, stdout=log, stderr=log)
     try:
         _wait_for_lease(store, key.split("/")[0], killed)
         time.sleep(share * finished.seconds[key])
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-    command(_words(), tmp_path, environment, ROOT)
+    command(_words(), tmp_path, environment)
     assert _content(store) == finished.content
     assert Store(store).check(*_address(store, key)) is not None
 

@@ -26,8 +26,13 @@ emit_event(event, resource=resource, payload=payload)
 
 SAVE = """
 import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 Webhook(method="POST", url=sys.argv[1], allow_private_urls=True).save("on-call")
+shape = {"event": "a notification", "subject": "{{subject}}", "body": "{{body}}"}
+CustomWebhookNotificationBlock(name="mail", url=sys.argv[1], json_data=shape).save("mail")
+Secret(value="x").save("token")
 """
 
 
@@ -44,7 +49,7 @@ def _with(service: Service, variables: dict[str, str]) -> Service:
 
 @pytest.fixture(scope="module")
 def told(service: Service) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """A webhook of our own, saved as the block webhook/on-call; returns what waits for a message with a subject."""
+    """A webhook of our own, saved as the block webhook/on-call; returns what waits for a message that says so."""
     arrived: queue.Queue[dict[str, Any]] = queue.Queue()
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -56,11 +61,11 @@ def told(service: Service) -> Iterator[Callable[[str], dict[str, Any]]]:
         def log_message(self, *_: Any) -> None:
             """Not into the tests' output."""
 
-    def wait_for(event: str) -> dict[str, Any]:
+    def wait_for(said: str) -> dict[str, Any]:
         deadline = time.monotonic() + 120
         while True:
             message = arrived.get(timeout=max(0.1, deadline - time.monotonic()))
-            if message["event"] == event:
+            if said in message.values():
                 return message
 
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
@@ -111,6 +116,19 @@ def test_events_are_forwarded(service: Service, told: Callable[[str], dict[str, 
     assert message["text"].startswith("mbpo: ")
 
 
+def test_a_notification_block_is_told(service: Service, told: Callable[[str], dict[str, Any]]) -> None:
+    """E-mail and chat blocks get a subject and a body; a block that is neither is refused."""
+    create = ("mbpo", "pool", "create", "--notify")
+    assert "secret/token cannot be told anything" in _refused(service, *create, "secret/token")
+    assert "updated" in service.command(*create, "custom-webhook/mail")
+    payload = {"run": "night", "message": 'it "broke"'}
+    service.command("python", "-c", EMIT, json.dumps(["mbpo.run.failed", payload]))
+    message = told("a notification")
+    assert message["subject"] == "mbpo: a run failed"
+    assert json.loads(message["body"])["payload"] == payload
+    assert "updated" in service.command(*create, "webhook/on-call")
+
+
 def test_without_notify_what_forwards_stays(service: Service, told: Callable[[str], dict[str, Any]]) -> None:
     said = service.command("mbpo", "pool", "create")
     assert "updated" not in said
@@ -147,7 +165,7 @@ def test_a_silent_run_is_marked_crashed(service: Service, told: Callable[[str], 
     try:
         found = service.wait_for(run_id, "CRASHED", timeout_s=240)
         assert "No sign of life for 120 s" in found["state"]["message"]
-        message = told("prefect.flow-run.heartbeat")
+        message = told("mbpo: a run died silently")
         assert message["resource"]["prefect.resource.id"] == f"prefect.flow-run.{run_id}"
     finally:
         service.up()

@@ -14,7 +14,7 @@ from mbpo_core.store import Store
 from tests.service.conftest import Service
 
 RUN = "reruns"
-FORM: dict[str, Any] = {"base": "smoke", "fields": "all", "config": {"run": RUN, "rounds": 2}}
+FORM: dict[str, Any] = {"base": "smoke", "fields": "all", "config": {"run": RUN, "rounds": 2, "seed": 7}}
 KEYS = ["samples", "negatives", "pairs", "rollouts/0", "training/0", "rollouts/1", "training/1", "evaluation", "report"]
 
 

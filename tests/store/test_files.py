@@ -54,6 +54,17 @@ def test_upload_and_link(files: Files, tmp_path: Path) -> None:
         assert file.read() == b"x"
 
 
+def test_download_comes_whole_or_not_at_all(files: Files, tmp_path: Path) -> None:
+    files.write("a/b", b"whole")
+    target = tmp_path / "copies" / "b"
+    files.download("a/b", target)
+    assert target.read_bytes() == b"whole"
+    with pytest.raises(FileNotFoundError):
+        files.download("a/none", target)
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+    assert target.read_bytes() == b"whole"
+
+
 @pytest.mark.parametrize(
     "path", ["../out", "a/../../out", "/etc/passwd", "a//b", "", ".hidden", "a/.lock", "a\x00b", "~", "a\n"]
 )

@@ -80,3 +80,18 @@ def test_scratch_of_finished_artifacts_goes(store: Store) -> None:
     assert [entry.bytes for entry in collect(store)] == [5, 5]
     assert {entry.deleted for entry in collect(store, delete=True)} == {True}
     assert collect(store) == []
+
+
+def test_copies_of_checkpoints_that_no_run_needs_go(store: Store) -> None:
+    """Copies are made where the store is not a local folder; their name begins with the artifact's digest."""
+    needed, unused = make(store, DRAWING), make(store, DRAWING, shade=99)
+    store.run("r").point("drawing", needed)
+    folders = [store.files.scratch(f"copies/{ref.digest}-attempt") for ref in (needed, unused)]
+    for folder in folders:
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "checkpoint" / "weights").write_bytes(b"1234")
+    copies = [entry for entry in collect(store, unused_age_s=0) if entry.path.startswith("copies/")]
+    assert [(entry.digest, entry.bytes, entry.deleted) for entry in copies] == [(unused.digest, 4, False)]
+    assert not any(entry.path.startswith("copies/") for entry in collect(store)), "a run may be reading it"
+    collect(store, delete=True, unused_age_s=0)
+    assert [folder.exists() for folder in folders] == [True, False]

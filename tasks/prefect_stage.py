@@ -66,5 +66,5 @@ def make_artifact(store: Store, plan: StagePlan) -> dict[str, Any]:
     """Make the planned artifact unless it is there; its reference as plain JSON."""
     progress = stage_progress(plan.key)
     progress.log(f"{plan.key}: {describe_status(plan)}")
-    with device_slots(store.stages[plan.stage], plan):
+    with device_slots(store.stages[plan.stage], plan, progress.log):
         return execute(store, plan, progress).model_dump(mode="json")

@@ -7,7 +7,7 @@ The limit counts, it never says which device. That, and what holds where there i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mbpo_core.config import PolicyConfig
@@ -19,8 +19,11 @@ LEASE_S = 60.0  # a killed holder's slot returns after this long; Prefect's leas
 
 
 @contextmanager
-def device_slots(spec: StageSpec, plan: StagePlan) -> Iterator[None]:
+def device_slots(spec: StageSpec, plan: StagePlan, log: Callable[[str], None]) -> Iterator[None]:
     """Hold as many slots as the plan takes accelerators of this node; none for a cached plan, or without a server.
+
+    Args:
+        log: told what is waited for, because Prefect waits without a word.
 
     Raises:
         ConfigError: the server has no such limit.
@@ -38,6 +41,7 @@ def device_slots(spec: StageSpec, plan: StagePlan) -> Iterator[None]:
     from prefect.concurrency.sync import concurrency
 
     limit = f"gpu:{node_name()}"
+    log(f"{plan.key}: takes {wanted} of Prefect's limit {limit}, once that many are free")
     try:
         with concurrency(
             limit, occupy=wanted, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False

@@ -57,13 +57,15 @@ def limit(client: Any) -> Iterator[None]:
 def test_a_missing_limit_names_the_command_that_makes_it(plans: dict[str, StagePlan]) -> None:
     with (
         pytest.raises(ConfigError, match=r"limit gpu:testing .*mbpo pool create"),
-        device_slots(STAGES["negatives"], plans["negatives"]),
+        device_slots(STAGES["negatives"], plans["negatives"], print),
     ):
         pytest.fail("there is no slot to be had")
 
 
 def test_a_stage_with_a_model_holds_a_slot_a_process(plans: dict[str, StagePlan], limit: None, client: Any) -> None:
-    with device_slots(STAGES["negatives"], plans["negatives"]):
+    told: list[str] = []
+    with device_slots(STAGES["negatives"], plans["negatives"], told.append):
+        assert told == ["negatives: takes 2 of Prefect's limit gpu:testing, once that many are free"]
         assert client.read_global_concurrency_limit_by_name(LIMIT).active_slots == 2
     assert client.read_global_concurrency_limit_by_name(LIMIT).active_slots == 0
 
@@ -71,13 +73,13 @@ def test_a_stage_with_a_model_holds_a_slot_a_process(plans: dict[str, StagePlan]
 def test_what_needs_no_device_takes_no_slot(plans: dict[str, StagePlan], monkeypatch: pytest.MonkeyPatch) -> None:
     """No limit is known here, so that taking a slot would be an error."""
     plan = plans["negatives"]
-    with device_slots(STAGES["samples"], plans["samples"]):
+    with device_slots(STAGES["samples"], plans["samples"], pytest.fail):
         pass
-    with device_slots(STAGES["negatives"], plan.model_copy(update={"ref": plan.expected()})):
+    with device_slots(STAGES["negatives"], plan.model_copy(update={"ref": plan.expected()}), pytest.fail):
         pass  # cached
     on_cpu = plan.request.model_copy(update={"policy_config": (plan.request.policy_config or {}) | {"device": "cpu"}})
-    with device_slots(STAGES["negatives"], plan.model_copy(update={"request": on_cpu})):
+    with device_slots(STAGES["negatives"], plan.model_copy(update={"request": on_cpu}), pytest.fail):
         pass
     monkeypatch.delenv("PREFECT_API_URL")
-    with device_slots(STAGES["negatives"], plan):
+    with device_slots(STAGES["negatives"], plan, pytest.fail):
         pass  # nobody watches an embedded server

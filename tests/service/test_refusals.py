@@ -45,4 +45,8 @@ def test_the_flow_lists_every_problem_before_it_loads_anything(service: Service)
 
 
 def test_a_parameter_that_no_form_has(service: Service) -> None:
-    assert "nonsense" in _message(service, "pairs/manual", nonsense=1)
+    """Only the API can send one. Prefect lets it pass at submission and refuses it when it would call the flow."""
+    run_id = service.start_run("pairs/manual", nonsense=1)
+    service.wait_for(run_id, "CRASHED", timeout_s=120)
+    (refusal,) = [line for line in service.logs(run_id) if "SignatureMismatchError" in line]
+    assert "provided with parameters ['nonsense']" in refusal

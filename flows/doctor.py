@@ -68,8 +68,7 @@ def _print(checks: list[Check]) -> None:
         mark = f"[{_COLORS[check.status]}]{check.status}[/]"
         table.add_row(mark, escape(check.name), escape(check.found), escape(check.remedy))
     make_console().print(table)
-    counts = {status: sum(check.status == status for check in checks) for status in ("warning", "wrong")}
-    if any(counts.values()):
-        say(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    else:
-        say("All is well.")
+    found = {status: sum(check.status == status for check in checks) for status in ("wrong", "warning")}
+    said = [f"{found['wrong']} wrong"] if found["wrong"] else []
+    said += [f"{found['warning']} warning{'s' if found['warning'] > 1 else ''}"] if found["warning"] else []
+    say(", ".join(said) or "All is well.")

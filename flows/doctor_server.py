@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 import urllib.error
 import urllib.request
@@ -83,8 +84,11 @@ def _look_at_retention(client: SyncPrefectClient) -> Check:
 
 
 def _period(value: object) -> str:
-    """An ISO 8601 duration such as P90D, or seconds."""
-    return f"{value / 86400:.0f} days" if isinstance(value, int | float) else str(value)
+    """Seconds, or an ISO 8601 duration such as P90D, as people say it."""
+    if isinstance(value, int | float):
+        return f"{value / 86400:.0f} days"
+    days = re.fullmatch(r"P(\d+)D", str(value))
+    return f"{days[1]} days" if days else str(value)
 
 
 def _look_at_pool(client: SyncPrefectClient) -> Iterator[Check]:

@@ -46,7 +46,7 @@ class Trainer:
     def __init__(self, policy: Policy, reference: Policy | None, config: TrainingConfig) -> None:
         self._config = config
         self._reference = None if reference is None else Scorer(reference)
-        self._engine = TrainingEngine(policy, config, join_world(policy.device, 600))
+        self._engine = TrainingEngine(policy, config, join_world(policy.device))
 
     def score(self, groups: list[PromptGroup]) -> torch.Tensor | None:
         """(B, T) reference log-probs; None without a reference."""

@@ -73,7 +73,7 @@ def perform(config: str, store: str) -> dict[str, Any]:
     StageSpec.load = timed_load  # type: ignore[method-assign]
     _watch_store(lambda: inside if stages.running else outside)
     opened, whole = Store(use_store(store)), Stopwatch()
-    whole.timed(run_pipeline)(opened, load_config(config_file(config)), [])
+    whole.timed(run_pipeline)(opened, load_config(config_file(config)))
     work, cpu_work = stages.wall - inside.wall, stages.cpu - inside.cpu
     return {
         "cpu_s": whole.cpu,

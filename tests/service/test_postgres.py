@@ -91,8 +91,8 @@ def states(service: Service, run_id: str) -> list[str]:
 
 
 def counted(database: dict[str, str], table: str) -> dict[str, int]:
-    """Rows of one of Prefect's tables by state, as PostgreSQL itself counts them."""
-    query = f"select state_name, count(*) from {table} group by 1"
+    """Rows of one of Prefect's tables by state, as PostgreSQL itself counts them; without runs that are to come."""
+    query = f"select state_name, count(*) from {table} where state_name <> 'Scheduled' group by 1"
     lines = as_server("psql", "-At", "-c", query, **database).split()
     return {name: int(count) for name, _, count in (line.partition("|") for line in lines)}
 
@@ -100,7 +100,7 @@ def counted(database: dict[str, str], table: str) -> dict[str, int]:
 def test_runs_are_kept_in_the_database(service: Service, database: dict[str, str]) -> None:
     """From the command line, then from the server's form: everything is reused, and the database says so."""
     assert "Run smoke: held-out questions" in service.command("mbpo", "run", "--config", "smoke")
-    (run,) = service.ask("/flow_runs/filter")
+    (run,) = [run for run in service.ask("/flow_runs/filter") if run["state_type"] != "SCHEDULED"]  # nights to come
     assert run["state_type"] == "COMPLETED", run["state"]
     done = states(service, run["id"])
     assert set(done) == {"Completed"}

@@ -56,7 +56,7 @@ def engine_gradients(rows: JobRows, stage: int, which: list[int], *, managed: bo
             patch.setattr(engine_module, "_deepspeed_config", wrong)
         policy = load_policy(resolve_model(POLICY), POLICY)
         config = job(Path(), zero_stage=stage, max_grad_norm=UNCLIPPED).config
-        engine = TrainingEngine(policy, config, join_world(policy.device, 600))
+        engine = TrainingEngine(policy, config, join_world(policy.device))
         losses = losses_of(policy, rows)
         for index in which:
             looks, factor = losses[index]

@@ -177,7 +177,7 @@ def train_grpo(folder: Path, setting: Setting) -> Trained:
     """What TRL did, by our engine: mu updates on a batch, the ratio's denominator recorded before the first."""
     policy, reference = load(folder), load(folder)
     settings = config(beta=setting.beta, clip_low=canned.CLIP, clip_high=setting.clip_high, **OURS[setting.loss_type])
-    engine = TrainingEngine(policy, settings, join_world(policy.device, 60))
+    engine = TrainingEngine(policy, settings, join_world(policy.device))
     steps: list[dict[str, float]] = []
     for groups, rewards in grpo_batches(folder):
         lengths = [[len(tokens) for tokens in group.completions] for group in groups]
@@ -200,7 +200,7 @@ def train_pairs(folder: Path, objective: Literal["dpo", "ipo"]) -> Trained:
     """What DPOTrainer did, by our engine, on the token ids that TRL made."""
     policy, reference = load(folder), load(folder)
     settings = config(objective=objective, dpo_beta=canned.DPO_BETA)
-    engine = TrainingEngine(policy, settings, join_world(policy.device, 60))
+    engine = TrainingEngine(policy, settings, join_world(policy.device))
     rendered = prompts(folder, canned.STEPS * canned.PAIRS_PER_STEP)
     steps = []
     for number, tokens in enumerate(golden()["dpo"]["tokens"]):

@@ -142,28 +142,28 @@ def gc(store: str | None, *, delete: bool, as_json: bool) -> None:
 
 def doctor(store: str | None, *, as_json: bool) -> None:
     """Check everything a run needs."""
-    from flows.doctor import examine
+    from flows.service.doctor import examine
 
     examine(use_store(store), as_json=as_json)
 
 
 def create_pool(nodes: list[str], notify: str) -> None:
     """Set up the Prefect server's side of a pool."""
-    from flows.pool import create_pool
+    from flows.service.pool import create_pool
 
     create_pool(nodes, notify)
 
 
 def server_up(port: int, store: str | None) -> None:
     """Start server, worker and deployments."""
-    from flows.serving import start
+    from flows.service.serving import start
 
     start(use_store(store), port)
 
 
 def server_down(store: str | None) -> None:
     """End them."""
-    from flows.serving import stop
+    from flows.service.serving import stop
 
     stop(use_store(store))
 

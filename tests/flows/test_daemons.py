@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.daemons import Daemon, children, end, kill, marked
-from flows.service import Service
+from flows.service.daemons import Daemon, children, end, kill, marked
+from flows.service.files import Service
 
 # A child in a session of its own outlives the daemon.
 PARENT = (

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows import doctor, doctor_machine
-from flows.check import Check, compare_clock
+from flows.service import doctor, doctor_machine
+from flows.service.check import Check, compare_clock
 from mbpo_core.store.local_files import LocalFiles
 
 
@@ -131,7 +131,7 @@ def test_nothing_heavy_is_imported() -> None:
     import subprocess
 
     script = (
-        "import sys; from flows import doctor_machine as d\n"
+        "import sys; from flows.service import doctor_machine as d\n"
         "d.look_at_package('torch', '>=2'); list(d._look_at_torch())\n"
         "print('torch' in sys.modules, 'prefect' in sys.modules)"
     )

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from flows.automations import BEATS, PREFECT_HEARTBEAT_S, heartbeat_s, safe_window
-from flows.pool import parse_nodes, pool_environment
+from flows.service.automations import BEATS, PREFECT_HEARTBEAT_S, heartbeat_s, safe_window
+from flows.service.pool import parse_nodes, pool_environment
 from mbpo_core.errors import ConfigError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from flows.daemons import marked
-from flows.service import Service as ServiceFiles
+from flows.service.daemons import marked
+from flows.service.files import Service as ServiceFiles
 from tests.flows.environment import clean, command
 
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows.automations import FAILED, OTHER_ZOMBIES, REFUSED, STALE, ZOMBIES
-from flows.daemons import kill, marked
+from flows.service.automations import FAILED, OTHER_ZOMBIES, REFUSED, STALE, ZOMBIES
+from flows.service.daemons import kill, marked
 from tests.service.conftest import Service
 
 EMIT = """

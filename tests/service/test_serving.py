@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.daemons import marked
+from flows.service.daemons import marked
 from tests.flows.environment import clean
 from tests.service.conftest import Service, free_port, running_service
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.automations import ensure_automations, heartbeat_s
 from flows.console import say
-from flows.prefect_api import server_client
 from flows.prefect_environment import RESULTS
+from flows.service.automations import ensure_automations, heartbeat_s
+from flows.service.prefect_api import server_client
 from mbpo_core.errors import ConfigError
 from mbpo_core.launching.devices import node_devices, node_name
 

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
-from flows.check import Check
 from flows.console import make_console, say
 from flows.prefect_environment import prepare_prefect
+from flows.service.check import Check
 from mbpo_core.errors import MbpoError
 
 _COLORS = {"ok": "green", "warning": "yellow", "wrong": "red"}
@@ -41,7 +41,7 @@ def examine(store: str, *, as_json: bool) -> None:
 
 def look(store: str) -> Iterator[Check]:
     """Every check; one that cannot be carried out is itself wrong."""
-    from flows import doctor_machine, doctor_server
+    from flows.service import doctor_machine, doctor_server
 
     groups: dict[str, Callable[[], Iterator[Check]]] = {
         "packages": doctor_machine.look_at_packages,

@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.daemons import Daemon
 from flows.paths import STORE_VARIABLE, prefect_home
 from flows.prefect_environment import RESULTS, SILENT
+from flows.service.daemons import Daemon
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.prefect_api import ServiceError
+from flows.service.prefect_api import ServiceError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -10,10 +10,10 @@ import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flows.automations import FAILED, OTHER_ZOMBIES, PREFECT_HEARTBEAT_S, REFUSED, STALE, ZOMBIES
-from flows.check import Check, compare_clock
-from flows.pool import POOL, QUEUES
-from flows.prefect_api import server_client
+from flows.service.automations import FAILED, OTHER_ZOMBIES, PREFECT_HEARTBEAT_S, REFUSED, STALE, ZOMBIES
+from flows.service.check import Check, compare_clock
+from flows.service.pool import POOL, QUEUES
+from flows.service.prefect_api import server_client
 from mbpo_core.launching.devices import node_devices, node_name
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.check import Check, compare_clock
+from flows.service.check import Check, compare_clock
 from mbpo_core.config import LaunchConfig
 from mbpo_core.errors import MbpoError
 from mbpo_core.launching.nvml import Device, memory

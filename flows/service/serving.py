@@ -13,11 +13,11 @@ import urllib.request
 from uuid import UUID
 
 from flows.console import say
-from flows.daemons import children, end, kill, marked, variable
 from flows.paths import deployments_folder, prefect_home
-from flows.prefect_api import ServiceError, server_client
 from flows.prefect_environment import QUIET, SILENT
-from flows.service import HOST, Service
+from flows.service.daemons import children, end, kill, marked, variable
+from flows.service.files import HOST, Service
+from flows.service.prefect_api import ServiceError, server_client
 
 # A loaded two-core machine takes most of a minute to the first answer.
 START_TIMEOUT_S = 180
@@ -48,7 +48,7 @@ def start(store: str, port: int) -> None:
         _start_server(service, port)
     # Prefect reads these when it is first imported, which create_pool does.
     os.environ.update(SILENT | QUIET | service.client_environment())
-    from flows.pool import create_pool
+    from flows.service.pool import create_pool
 
     create_pool([], "")
     if service.worker.process() is not None:
@@ -136,7 +136,7 @@ def _deploy(service: Service) -> None:
 
 
 def _start_worker(service: Service) -> None:
-    from flows.pool import POOL
+    from flows.service.pool import POOL
     from mbpo_core.launching.devices import node_name
     from mbpo_core.launching.reaping import reap
 

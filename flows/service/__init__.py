@@ -1,0 +1,1 @@
+"""The Prefect server: started and ended on this machine (serving), set up (pool, automations), examined (doctor)."""

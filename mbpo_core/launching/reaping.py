@@ -6,11 +6,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from mbpo_core.launching.trees import trees
 
@@ -77,22 +77,27 @@ def insist(number: signal.Signals, patience_s: float = 10.0) -> None:
     """Let a signal end this process and the trees it watches over, though the exception it raises gets lost.
 
     Python drops an exception that a handler raises inside a destructor or a weak reference's callback, and the work
-    would go on until somebody kills the process. To be called in the main thread.
+    would go on until somebody kills the process. The handler stays what it is, because Prefect looks for its own: the
+    interpreter also tells a file descriptor of every signal. To be called in the main thread.
 
     Args:
-        number: whose present handler stays in charge for `patience_s`, seconds.
+        patience_s: time that the handler has, seconds.
     """
-    before = signal.getsignal(number)
+    told, telling = socket.socketpair()
+    telling.setblocking(False)
+    if (before := signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)) != -1:
+        signal.set_wakeup_fd(before)  # somebody else listens there
+        return
+    _LISTENING.extend((told, telling))
+    threading.Thread(target=_end_after, args=(told, number, patience_s), name="mbpo-insist", daemon=True).start()
 
-    def handle(received: int, frame: FrameType | None) -> None:
-        threading.Thread(target=_end_after, args=(patience_s,), name="mbpo-insist", daemon=True).start()
-        if callable(before):
-            before(received, frame)
 
-    signal.signal(number, handle)
+_LISTENING: list[socket.socket] = []  # open as long as this process lives
 
 
-def _end_after(patience_s: float) -> None:
+def _end_after(told: socket.socket, number: signal.Signals, patience_s: float) -> None:
+    while number not in told.recv(64):
+        pass
     time.sleep(patience_s)
     try:
         end_own_trees()

@@ -162,8 +162,12 @@ def test_a_worker_elsewhere_ends_when_the_heart_does(
 DEAF = """
 import signal, sys, time
 from mbpo_core.launching.reaping import insist
-signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))  # and nothing comes of it
+heard = lambda *_: print("heard", flush=True)  # and nothing comes of it
+signal.signal(signal.SIGTERM, heard)
 insist(signal.SIGTERM, patience_s=0.5)
+assert signal.getsignal(signal.SIGTERM) is heard  # as Prefect checks of its own
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.raise_signal(signal.SIGUSR1)  # another signal ends nothing
 print("up", flush=True)
 time.sleep(600)
 """

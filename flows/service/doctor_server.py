@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import re
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from flows.service.automations import FAILED, OTHER_ZOMBIES, PREFECT_HEARTBEAT_S
 from flows.service.check import Check, compare_clock
 from flows.service.pool import POOL, QUEUES
 from flows.service.prefect_api import server_client
+from flows.service.retention import look_at_retention
 from mbpo_core.launching.devices import node_devices, node_name
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def look_at_server(url: str) -> Iterator[Check]:
     with server_client() as client:
         yield _look_at_version(client, url)
         yield from _look_at_door(url)
-        yield _look_at_retention(client)
+        yield look_at_retention(client)
         yield from _look_at_pool(client)
         yield _look_at_limit(client)
         yield from _look_at_automations(client)
@@ -71,24 +71,6 @@ def _look_at_door(url: str) -> Iterator[Check]:
         yield Check("auth", "warning", "none: whoever reaches the server may start runs", remedy)
     if date:
         yield compare_clock("server's clock", email.utils.parsedate_to_datetime(date).timestamp() - time.time())
-
-
-def _look_at_retention(client: SyncPrefectClient) -> Check:
-    settings = client.request("GET", "/admin/settings").json()
-    kinds = settings["server"]["services"]["db_vacuum"]["enabled"]
-    if kinds is True or (isinstance(kinds, list) and "flow_runs" in kinds):
-        days = settings["server"]["services"]["db_vacuum"]["retention_period"]
-        return Check("retention", "ok", f"finished flow runs are deleted after {_period(days)}")
-    remedy = "Set PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED=events,flow_runs for the server."
-    return Check("retention", "warning", "flow runs are kept for ever: the database only grows", remedy)
-
-
-def _period(value: object) -> str:
-    """Seconds, or an ISO 8601 duration such as P90D, as people say it."""
-    if isinstance(value, int | float):
-        return f"{value / 86400:.0f} days"
-    days = re.fullmatch(r"P(\d+)D", str(value))
-    return f"{days[1]} days" if days else str(value)
 
 
 def _look_at_pool(client: SyncPrefectClient) -> Iterator[Check]:

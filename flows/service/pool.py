@@ -9,6 +9,7 @@ from flows.console import say
 from flows.prefect_environment import RESULTS
 from flows.service.automations import ensure_automations, heartbeat_s
 from flows.service.prefect_api import server_client
+from flows.service.retention import look_at_retention
 from mbpo_core.errors import ConfigError
 from mbpo_core.launching.devices import node_devices, node_name
 
@@ -37,6 +38,8 @@ def create_pool(nodes: list[str], notify: str) -> None:
     with server_client() as client:
         lines = [_ensure_pool(client), *_ensure_queues(client), *_ensure_limits(client, limits)]
         lines += ensure_automations(client, notify)
+        retention = look_at_retention(client)
+    lines.append(f"retention: {retention.found}{f'. {retention.remedy}' if retention.remedy else ''}")
     for line in lines:
         say(line)
 

@@ -83,6 +83,7 @@ def test_again_changes_nothing_and_a_number_is_updated(service: Service) -> None
     assert "created" not in again
     assert "updated" not in again
     assert again.count("unchanged") == 7  # pool, two queues, two limits, two automations
+    assert "retention: finished flow runs are deleted after 90 days" in again
     create[4] = "other=8"
     changed = service.command(*create)
     assert "limit 'gpu:other': updated from 4 to 8" in changed

@@ -186,7 +186,9 @@ def test_it_equals_a_local_store_to_the_byte(store: Store, tmp_path: Path) -> No
     assert (here.digest, here.content) == (there.digest, there.content)
 
 
-def test_plain_readers_open_it(store: Store, tmp_path: Path) -> None:
+def test_plain_readers_open_it(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the offline mode that make sets, `datasets` would refuse every URL."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     drawn = make(store, fakes.DRAWING, part_rows=4)
     manifest = store.manifest("drawing", drawn.digest)
     assert manifest is not None

@@ -51,8 +51,9 @@ def test_a_live_worker_elsewhere_is_named(files: Files) -> None:
     _someone(files)
     held = Lease(files, PATH).holder()
     assert held is not None
-    assert (held.holder, round(held.silent_s)) == ("someone@far pid 7", 5)
-    with pytest.raises(LeaseHeld, match=r"someone@far pid 7 is writing this artifact, last heard of 5 s ago"):
+    assert held.holder == "someone@far pid 7"
+    assert 5 <= held.silent_s < 60  # and how long this test took
+    with pytest.raises(LeaseHeld, match=r"someone@far pid 7 is writing this artifact, last heard of \d+ s ago"):
         Lease(files, PATH).__enter__()
 
 

@@ -43,9 +43,6 @@ class PolicyRef(BaseModel):
     label: str = "base"
 
 
-Input = ArtifactRef | PolicyRef
-
-
 class Reader(Protocol):
     """A committed artifact; opens only what its manifest names."""
 

@@ -54,7 +54,7 @@ def measure(policy: Policy, samples: Sequence[Sample], detector: Literal["salien
     """Mean IoU and pointing of one detector beside chance; share of samples where it found something."""
     bench = Bench(policy, NegativesConfig(method="key_region", detector=detector), seed=0)
     tasks = [task for sample in samples if isinstance(task := open_task(policy, sample, 48), Task)]
-    regions = find_regions(bench, bench.know(tasks))
+    regions = find_regions(bench, tasks)
     rows = [_compare(policy, task, region) for task, region in zip(tasks, regions, strict=True)]
     means = {name: round(sum(row[name] for row in rows) / len(rows), 4) for name in rows[0]}
     return {"detector": detector, "scenes": len(rows), **means}

@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the settings models, docs/commands.md from the command line, and the tables of
-docs/methods.md from mbpo_core/methods.py and of docs/performance.md from benchmarks/results.json; `tests/test_docs.py`
-checks that they are current.
+docs/methods.md from mbpo_core/methods.py, of docs/metrics.md from mbpo_core/curves.py and of docs/performance.md from
+benchmarks/results.json; `tests/test_docs.py` checks that they are current.
 
 python docs/generate.py
 """
@@ -18,7 +18,9 @@ import typer
 from flows.cli import app
 from flows.listing import as_records, parts_of, settings_yaml
 from mbpo_core.config import PipelineConfig, Section
+from mbpo_core.curves import CURVES
 from mbpo_core.methods import METHODS
+from mbpo_core.records import TrainingStep
 
 HERE = Path(__file__).resolve().parent
 
@@ -160,6 +162,16 @@ def _settings() -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
+def render_metrics() -> str:
+    """The page with the table of training's metrics, from their columns and `mbpo_core.curves`."""
+    lines = ["| metric | meaning | unit | healthy | outside of it |", "|---|---|---|---|---|"]
+    for name, field in TrainingStep.model_fields.items():
+        curve = CURVES[name]
+        meaning = str(field.description).replace("|", "\\|")
+        lines.append(f"| `{name}` | {meaning} | {curve.unit} | {curve.healthy} | {curve.outside} |")
+    return _filled("metrics.md", lambda name: "\n".join(lines) + "\n")
+
+
 def render_performance() -> str:
     """The page with the tables of what was measured."""
     records = json.loads((HERE.parent / "benchmarks" / "results.json").read_text(encoding="utf-8"))
@@ -286,4 +298,5 @@ if __name__ == "__main__":
     (HERE / "configuration.md").write_text(render_configuration(), encoding="utf-8")
     (HERE / "commands.md").write_text(render_commands(), encoding="utf-8")
     (HERE / "methods.md").write_text(render_methods(), encoding="utf-8")
+    (HERE / "metrics.md").write_text(render_metrics(), encoding="utf-8")
     (HERE / "performance.md").write_text(render_performance(), encoding="utf-8")

@@ -51,6 +51,7 @@ RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
 MaybeRun = Annotated[str | None, typer.Option("--run", help="Name of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Processes that work side by side on this machine.")]
 Round = Annotated[int | None, typer.Option("--round", min=0, help="Round; the last one if left out.")]
 
 Forced = Annotated[
@@ -92,6 +93,16 @@ class Setting(StrEnum):
 
     uniform = "uniform"
     natural = "natural"
+
+
+class Benchmark(StrEnum):
+    """What `mbpo evaluation` reads besides the run's own samples (the keys of `mbpo_core.samples.benchmarks`)."""
+
+    pope = "pope"
+    amber = "amber"
+    mmhal = "mmhal"
+    vilp = "vilp"
+    vlind = "vlind"
 
 
 class Baseline(StrEnum):
@@ -231,12 +242,40 @@ def compare(
         list[str] | None,
         typer.Option("--tuned", metavar="METHOD:SECTION.FIELD=VALUE", help="Change one setting of one method."),
     ] = None,
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="Method that differences are also taken to, besides the base model.")
+    ] = "",
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
     store: Store = None,
 ) -> None:
     """Train several methods on the same samples, budget and seeds; print the table and write a page."""
     from flows import commands
 
-    commands.compare(config, methods, seeds, tokens, output, changes or [], tuned or [], store)
+    commands.compare(
+        config, methods, seeds, tokens, output, changes or [], tuned or [], baseline, jobs, store, dry_run=dry_run
+    )
+
+
+@app.command("ablation")
+def ablation(
+    grid: Annotated[Path, typer.Option("--grid", help="Grid file, or the name of a shipped one, e.g. results.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for the page, the pictures and the numbers.")] = Path(
+        "ablation"
+    ),
+    changes: Changes = None,
+    tuned: Annotated[
+        list[str] | None,
+        typer.Option("--tuned", metavar="CELL:SECTION.FIELD=VALUE", help="Change one setting of one cell."),
+    ] = None,
+    jobs: Jobs = 1,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """Train and ask every cell of a grid with every seed; print the table and write a page."""
+    from flows import commands
+
+    commands.ablation(grid, output, changes or [], tuned or [], jobs, store, dry_run=dry_run)
 
 
 @app.command("methods")
@@ -419,12 +458,54 @@ def rerun_training(
     commands.rerun("training", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run, place=place)
 
 
+def evaluation(
+    run: MaybeRun = None,
+    benchmark: Annotated[
+        Benchmark | None, typer.Option("--benchmark", help="Ask a benchmark's questions instead of the run's samples.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The benchmark's file or folder, as published.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the benchmark's pictures; that of --data if left out.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Model folder to ask; without it, the base, baselines and result of --run.")
+    ] = "",
+    judged: Annotated[
+        Path | None, typer.Option("--judged", help="mmhal: a judge's file, to be summed up; nothing is asked.")
+    ] = None,
+    responses: Annotated[
+        Path, typer.Option("--responses", help="mmhal, amber: folder for files that their own scripts read.")
+    ] = Path("responses"),
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """The run's policies asked again, or a benchmark's questions asked of them or of any model."""
+    from flows import commands
+
+    if benchmark is not None and (config is not None or upstream != "latest" or mode is not Mode.reuse):
+        raise typer.BadParameter("--config, --upstream and --mode concern a run's own samples; use --set")
+    if benchmark is not None:
+        commands.benchmark(
+            benchmark.value, data, images, model, run or "", judged, responses, changes or [], store, dry_run=dry_run
+        )
+    elif run is None:
+        raise typer.BadParameter("give --run, or --benchmark with --model or --run")
+    else:
+        commands.rerun("evaluation", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run)
+
+
 _RERUN: dict[str, Callable[..., None]] = {
+    "evaluation": evaluation,
     "negatives": rerun_negatives,
     "rollouts": rerun_rollouts,
     "training": rerun_training,
 }
+_HELP = {"evaluation": "Rerun evaluation of one run, or ask a benchmark's questions."}
 for _stage in STAGES:
-    app.command(_stage, help=f"Rerun {_stage} of one run.", rich_help_panel="One stage again")(
+    app.command(_stage, help=_HELP.get(_stage, f"Rerun {_stage} of one run."), rich_help_panel="One stage again")(
         _RERUN.get(_stage, rerun)
     )

@@ -50,20 +50,48 @@ def compare(
     output: Path,
     changes: list[str],
     tuned: list[str],
+    baseline: str,
+    jobs: int,
     store: str | None,
+    *,
+    dry_run: bool,
 ) -> None:
     """Train several methods on the same samples and show how they compare."""
-    import shlex
-
-    from flows.comparing import compare_methods, comparison_configs
+    from flows.ablating import carry_out, methods_grid, split_tuned
+    from mbpo_core.ablation.grid import make_trials
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    configs = comparison_configs(config_file(config), names, seeds, tokens, changes, tuned)
+    path = config_file(config)
+    grid = methods_grid(path, names, seeds, tokens, changes, baseline)
+    trials = make_trials(grid, path, prefix="compare", changes=changes, tuned=split_tuned(names, tuned))
     command = ["mbpo", "compare", "--config", str(config), "--methods", ",".join(names), "--seeds", str(seeds)]
-    command += ["--tokens", str(configs[0][0].training.token_budget)]
-    command += [word for change in changes for word in ("--set", change)]
-    command += [word for change in tuned for word in ("--tuned", change)]
-    compare_methods(Store(use_store(store)), configs, output, [shlex.join(command)])
+    command += ["--tokens", str(grid.tokens), *(["--baseline", baseline] if baseline else [])]
+    again = _again(command, changes, tuned)
+    carry_out(Store(use_store(store)), grid, trials, output, again, jobs=jobs, dry_run=dry_run)
+
+
+def ablation(
+    grid: Path, output: Path, changes: list[str], tuned: list[str], jobs: int, store: str | None, *, dry_run: bool
+) -> None:
+    """Train and ask every cell of a grid, and show how they compare."""
+    from flows.ablating import carry_out, split_tuned
+    from flows.paths import grid_file
+    from mbpo_core.ablation.grid import load_grid, make_trials
+
+    asked = load_grid(grid_file(grid))
+    own = split_tuned([cell.name for cell in asked.all_cells()], tuned)
+    trials = make_trials(asked, config_file(asked.config), changes=changes, tuned=own)
+    again = _again(["mbpo", "ablation", "--grid", str(grid)], changes, tuned)
+    carry_out(Store(use_store(store)), asked, trials, output, again, jobs=jobs, dry_run=dry_run)
+
+
+def _again(command: list[str], changes: list[str], tuned: list[str]) -> list[str]:
+    """The command with its changes, as a page shows it."""
+    import shlex
+
+    words = [word for change in changes for word in ("--set", change)]
+    words += [word for change in tuned for word in ("--tuned", change)]
+    return [shlex.join(command + words)]
 
 
 def explain(config: Path | None, run: str | None, changes: list[str], store: str | None, *, as_json: bool) -> None:
@@ -92,6 +120,35 @@ def rerun(
     settings = load_config(config_file(config)) if config else None
     chosen = StageChoice(stage, run, settings, changes, upstream, mode, **(place or {}))
     rerun_stage(Store(use_store(store)), chosen, dry_run=dry_run)
+
+
+def benchmark(
+    name: str,
+    data: Path | None,
+    images: Path | None,
+    model: str,
+    run: str,
+    judged: Path | None,
+    responses: Path,
+    changes: list[str],
+    store: str | None,
+    *,
+    dry_run: bool,
+) -> None:
+    """Ask a benchmark's questions, or aggregate what a judge said of the answers."""
+    from flows.benchmarking import Question, ask, show_judged
+
+    if data is None:
+        raise ConfigError(
+            "the benchmark's files are not named",
+            where=f"mbpo evaluation --benchmark {name}",
+            remedy="Give --data with its file or folder; docs/benchmarks.md shows the layouts.",
+        )
+    if judged is not None:
+        show_judged(name, judged, data)
+        return
+    question = Question(name, data, images, model, run, changes)
+    ask(Store(use_store(store)), question, responses, dry_run=dry_run)
 
 
 def runs(store: str | None, *, as_json: bool) -> None:

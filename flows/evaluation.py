@@ -8,19 +8,29 @@ from flows.forms import LATEST, UNNAMED, Changes, Fields, RunName, StageForm, Up
 from flows.hooks import SERVICE
 from flows.rerunning import carry_out
 from mbpo_core.config import EvaluationConfig
-from mbpo_core.stage import ArtifactRef
+from mbpo_core.stage import ArtifactRef, PolicyRef
 from tasks.evaluation import evaluate_policies
 from tasks.promotion import promote
 from tasks.run import Mode, Run
 
 
 def rerun(run: Run) -> ArtifactRef:
-    """The base model, the run's baselines, and its last checkpoint, on the run's latest samples."""
-    baselines = [run.latest_policy(f"training/{name}", name) for name in run.config.baselines]
-    trained = run.policy_before(run.config.training_rounds)
-    made = evaluate_policies(run, run.latest("samples"), [run.base_policy(), *baselines, trained])
-    promote(run, made, trained)
+    """The run's policies on its latest samples."""
+    policies = policies_of(run)
+    made = evaluate_policies(run, run.latest("samples"), policies)
+    promote(run, made, policies[-1])
     return made
+
+
+def policies_of(run: Run) -> list[PolicyRef]:
+    """The base model, the run's baselines, and its last checkpoint.
+
+    Raises:
+        StoreError: the run has not been trained.
+        ModelError: the base model cannot be used.
+    """
+    baselines = [run.latest_policy(f"training/{name}", name) for name in run.config.baselines]
+    return [run.base_policy(), *baselines, run.policy_before(run.config.training_rounds)]
 
 
 @flow(name="evaluation", **SERVICE)

@@ -38,6 +38,23 @@ def config_file(name: str | Path) -> Path:
     )
 
 
+def grid_file(name: str | Path) -> Path:
+    """The grid a user named: a file, or one of the shipped ones (`deployments/grids/results.yaml`, `results`).
+
+    Raises:
+        ConfigError: if there is no such file; names the shipped ones.
+    """
+    path, folder = Path(name), deployments_folder() / "grids"
+    if path.is_file():
+        return path
+    shipped = folder / f"{path.stem}.yaml"
+    if str(name) in (path.stem, f"deployments/grids/{path.stem}.yaml") and shipped.is_file():
+        return shipped
+    grids = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+    remedy = f"Give the path of a file, or one of: {grids}."
+    raise ConfigError("the grid does not exist", where=str(name), remedy=remedy)
+
+
 def named_config(name: str) -> Path:
     """The run config that a form names: one in the folder that MBPO_CONFIGS names on the worker, or a shipped one.
 

@@ -21,9 +21,9 @@ from mbpo_core.records import Blind
 
 Method = Literal[
     "mbpo", "mbpo_offline", "mbpo_region", "mbpo_counterfactual", "mbpo_remined", "mbpo_mopps", "mfpo",
-    "mfpo_online", "image", "sft", "dpo", "ipo", "mdpo", "chip", "adavip", "realign", "povid", "povid_text", "vdpo",
-    "mpo", "vigil", "p2dpo", "mrpo", "clip_dpo", "rlaif_v", "rlhf_v", "mia_dpo", "self_augmented", "grpo", "dr_grpo",
-    "dapo", "gspo", "sapo", "cispo", "papo",
+    "mfpo_online", "image", "recoloured", "mbpo_recoloured", "sft_recoloured", "sft", "dpo", "dpo_own", "ipo",
+    "mdpo", "chip", "adavip", "realign", "povid", "povid_text", "vdpo", "mpo", "vigil", "p2dpo", "mrpo", "clip_dpo",
+    "rlaif_v", "rlhf_v", "mia_dpo", "self_augmented", "grpo", "dr_grpo", "dapo", "gspo", "sapo", "cispo", "papo",
 ]  # fmt: skip
 """The keys of `mbpo_core.methods.METHODS`, for type checkers and forms."""
 
@@ -74,7 +74,9 @@ class PolicyConfig(Section):
 class SamplesConfig(Section):
     """Where questions come from and which column is which."""
 
-    source: Literal["demo", "dataset", "parquet", "jsonl"] = Field("demo", description="Kind of input.")
+    source: Literal["demo", "dataset", "parquet", "jsonl", "pope", "amber", "mmhal", "vilp", "vlind"] = Field(
+        "demo", description="Kind of input; the last five are benchmarks as published (docs/benchmarks.md)."
+    )
     path: str = Field("", description="File or folder to read; unused for the demo scenes.")
     name: str = Field("", description="Name written to the source column; the source kind if empty.")
     image_root: str = Field(
@@ -124,7 +126,7 @@ class NegativesConfig(Section):
 
     method: Literal[
         "adversarial", "noise", "diffusion", "blank", "key_region", "masked", "crop", "retrieved", "counterfactual",
-        "given", "dropped_image", "corrupted", "ranked", "collage", "segment",
+        "given", "own", "dropped_image", "corrupted", "ranked", "collage", "segment",
     ] = Field("adversarial", description="Generator; `mbpo methods` says what each does.")  # fmt: skip
     responses: Literal["decoded", "none"] = Field(
         "decoded", description="Rejected responses are what the model says; none: only the image is dispreferred."
@@ -166,10 +168,17 @@ class NegativesConfig(Section):
     grounding_threshold: float = Field(0.3, ge=0, le=1, description="grounded: least confidence of a box.")
     crop_min: float = Field(0.01, gt=0, le=1, description="crop: least share of the area.")
     crop_max: float = Field(0.2, gt=0, le=1, description="crop: greatest share of the area.")
-    counterfactual: Literal["question", "embedding", "edit"] = Field(
+    counterfactual: Literal["question", "embedding", "recolour"] = Field(
         "question",
-        description="Where the other image comes from: same question, other answer; nearest image with another "
-        "answer; key region recoloured. The first two fall back on the next where the data has none.",
+        description="Where the other image comes from first: same question, other answer; nearest image with another "
+        "answer; key region recoloured, where the answer tells a colour. The others follow where it finds nothing.",
+    )
+    swapped: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="counterfactual: share of the recoloured images that become the clean one, with the answer that is "
+        "right of them; the sample's own image is then the rejected one.",
     )
     corrupted_words: int = Field(1, ge=1, le=100, description="corrupted: words swapped.")
     candidates: int = Field(10, ge=2, le=256, description="ranked: answers sampled.")
@@ -233,6 +242,7 @@ class ImagesConfig(NegativesConfig):
     responses: Literal["decoded", "none"] = Field(
         "none", description="What a pair without a rejected response gets; the others keep theirs."
     )
+    swapped: float = Field(0.0, ge=0, le=0, description="Always 0: a pair's clean image stays what it is.")
 
 
 class PairsConfig(Section):
@@ -397,6 +407,14 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(20, ge=1, description="Steps between resumable checkpoints; also the stop rule's.")
     zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO stage.")
     micro_groups: int = knob(4, "Groups a forward pass, a process.", ge=1)
+    tensorboard: str = knob(
+        "", "Folder for TensorBoard event files, in the working folder or the one MBPO_MONITORS names; empty: none."
+    )
+    wandb: str = knob("", "Folder for Weights & Biases files, in the same place; empty: none.")
+    wandb_project: str = knob("mbpo", "Weights & Biases project.", min_length=1, max_length=128)
+    wandb_mode: Literal["offline", "online"] = knob(
+        "offline", "offline: only write files, for wandb sync; online: send them too, by the login of the environment."
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> TrainingConfig:
@@ -434,6 +452,17 @@ class EvaluationConfig(Section):
     max_new_tokens: int = Field(48, ge=1, le=4096, description="Longest answer, tokens.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of all intervals.")
     bootstrap: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+    clusters: list[Literal["object", "scene"]] = Field(
+        ["object", "scene"],
+        description="What questions are clustered by in the bootstrap: the object asked about, the picture.",
+    )
+    balance: int = Field(
+        200,
+        ge=0,
+        description="Questions a probe that are also asked with another question's image and with noise, and whose "
+        "Image Information Gain is measured; 0 for none.",
+    )
+    noise_step: int = Field(500, ge=0, le=999, description="Step of that noise in the VCD schedule.")
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(64, "Questions answered together.", ge=1)
     part_rows: int = knob(1024, "Rows a Parquet part (rounded up to whole batches).", ge=1)
@@ -443,9 +472,11 @@ class ReportConfig(Section):
     """What the HTML page shows."""
 
     title: str = Field("MBPO", max_length=200, description="Heading of the page.")
-    pairs: int = Field(24, ge=0, le=500, description="Mined pairs, and images made for pairs, that are shown.")
-    rollouts: int = Field(8, ge=0, le=500, description="Rollout groups shown.")
-    predictions: int = Field(24, ge=0, le=500, description="Changed predictions shown.")
+    pairs: int = Field(
+        60, ge=0, le=500, description="Mined pairs, and images made for pairs, that are shown at most (page < 10 MB)."
+    )
+    rollouts: int = Field(16, ge=0, le=500, description="Rollout groups shown at most.")
+    predictions: int = Field(48, ge=0, le=500, description="Changed predictions shown at most.")
 
 
 class LaunchConfig(Section):

@@ -113,18 +113,22 @@ NEGATIVES: dict[str, NegativeEntry] = {
         "1 encoding of each image of the data, 3 answers",
     ),
     "counterfactual": NegativeEntry(
-        "another image for which the same question has another answer: found in the data, or the same image with its "
-        "key region recoloured",
+        "another image for which the same question has another answer: found in the data, or the same image with what "
+        "the answer is about in another colour",
         "ours; conditional preference as in mDPO and MFPO",
-        "questions that recur with other answers, or several different images, or colour images",
+        "questions that recur with other answers, or several different images, or answers that tell a colour",
         "1 encoding of each image of the data where no question recurs, 3 answers",
-        ("counterfactual", *_REGION),
-        f"counterfactual edit: colour images alone, with {_DETECTORS}",
+        ("counterfactual", "swapped", *_REGION),
+        f"counterfactual recolour: answers that tell a colour, with {_DETECTORS}",
     ),
     "given": NegativeEntry(
         "the rejected response that the data brings along",
         "RLHF-V arXiv:2312.00849, RLAIF-V arXiv:2405.17220",
         "a column of rejected responses (samples.rejected_column)",
+        "2 answers",
+    ),
+    "own": NegativeEntry(
+        "the policy's own answer to the clean image, where it is wrong: what any attack must beat", "baseline", "",
         "2 answers",
     ),
     "dropped_image": NegativeEntry(
@@ -335,6 +339,10 @@ def _mined_by(settings: dict[str, Any], method: str, **negatives: Any) -> dict[s
     return settings | {"negatives": {"method": method, **negatives}, "pairs": {"text_leaning": False}}
 
 
+def _recoloured(settings: dict[str, Any], **negatives: Any) -> dict[str, Any]:
+    return _mined_by(settings, "counterfactual", counterfactual="recolour", **negatives) | {"mined_images": True}
+
+
 def _method(
     line: str,
     source: str,
@@ -404,8 +412,27 @@ METHODS: dict[str, MethodEntry] = {
         _mined_by(_pairs_only("image", add_likelihood=1.0), "counterfactual", responses="none")
         | {"mined_images": True},
     ),
+    "recoloured": _method(
+        "the image side, with anchor and likelihood term, on samples painted in another colour with the answer that is "
+        "right of them, and on what they were made of",
+        "ours",
+        _recoloured(_pairs_only("image", add_likelihood=1.0), responses="none"),
+    ),
+    "mbpo_recoloured": _method(
+        "MBPO whose negatives are such samples in place of attacked ones, with image side and likelihood term",
+        "ours",
+        _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0}}),
+    ),
+    "sft_recoloured": _method(
+        "likelihood of the chosen responses, on such samples", "ours", _recoloured(_pairs_only("sft"), responses="none")
+    ),
     "sft": _method("likelihood of the chosen responses", "baseline", _pairs_only("sft")),
     "dpo": _method("direct preference optimisation", "arXiv:2305.18290", _pairs_only("dpo")),
+    "dpo_own": _method(
+        "DPO against the policy's own wrong answers to the clean images",
+        "baseline",
+        _mined_by(_pairs_only("dpo"), "own"),
+    ),
     "ipo": _method("DPO with a squared loss", "arXiv:2310.12036", _pairs_only("ipo")),
     "mdpo": _method(
         "DPO, image side and anchor against random crops",
@@ -523,8 +550,9 @@ TITLES: dict[str, str] = {
     "mbpo": "MBPO", "mbpo_offline": "MBPO offline", "mbpo_region": "MBPO in key regions",
     "mbpo_counterfactual": "MBPO + counterfactual images", "mbpo_remined": "MBPO remined",
     "mbpo_mopps": "MBPO + MoPPS", "mfpo": "MFPO", "mfpo_online": "MFPO + online groups", "image": "Image side alone",
-    "sft": "SFT", "dpo": "DPO", "ipo": "IPO", "mdpo": "mDPO", "chip": "CHiP", "adavip": "AdaViP",
-    "realign": "Re-Align", "povid": "POVID", "povid_text": "POVID stage 1",
+    "recoloured": "Recoloured", "mbpo_recoloured": "MBPO recoloured", "sft_recoloured": "SFT recoloured",
+    "sft": "SFT", "dpo": "DPO", "dpo_own": "DPO, own wrong answers", "ipo": "IPO", "mdpo": "mDPO", "chip": "CHiP",
+    "adavip": "AdaViP", "realign": "Re-Align", "povid": "POVID", "povid_text": "POVID stage 1",
     "vdpo": "V-DPO", "mpo": "MPO", "vigil": "VIGIL", "p2dpo": "P2-DPO",
     "mrpo": "MRPO", "clip_dpo": "CLIP-DPO", "rlaif_v": "RLAIF-V", "rlhf_v": "RLHF-V", "mia_dpo": "MIA-DPO",
     "self_augmented": "Self-augmented DPO", "grpo": "GRPO online", "dr_grpo": "Dr. GRPO", "dapo": "DAPO",

@@ -68,6 +68,7 @@ class StageRequest(BaseModel):
     round_index: int = 0
     rounds: int = 1
     force: bool = False
+    run: str = ""  # who asks, for what people watch; no part of the identity
     launch: LaunchConfig = Field(default_factory=LaunchConfig)
 
 
@@ -115,6 +116,7 @@ def plan(
     force: bool = False,
     key: str = "",
     launch: LaunchConfig | None = None,
+    run: str = "",
 ) -> StagePlan:
     """Decide whether a stage is cached, resumes or runs; nothing is computed or written.
 
@@ -125,6 +127,7 @@ def plan(
         force: run even if the artifact is there.
         key: run pointer; the stage's name, with the round for stages that have rounds, if empty.
         launch: where the stage will run; decides nothing.
+        run: whose stage it is; decides nothing either.
 
     Raises:
         StoreError: an input is of a kind that the stage does not read.
@@ -148,6 +151,7 @@ def plan(
         rounds=rounds,
         force=force,
         launch=launch or LaunchConfig(),
+        run=run,
     )
     identity = identity_of(spec, config, request, policy_config, store.memo)
     return _decide(store, spec, request, identity, previous)

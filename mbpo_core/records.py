@@ -176,41 +176,53 @@ class Prediction(Record):
     verdict: Verdict
     blind_text: str | None = Field(description="Answer without the image; null for open questions.")
     blind_verdict: Verdict | None
+    shuffled_text: str | None = Field(
+        default=None, description="Answer with another question's image (evaluation.balance); null where not asked."
+    )
+    shuffled_verdict: Verdict | None = None
+    noised_text: str | None = Field(default=None, description="Answer with noise on the image; null where not asked.")
+    noised_verdict: Verdict | None = None
+    token_gains_gold: list[float] = Field(
+        default_factory=list, description="Gain of each token of the reference answer, nats; empty where not measured."
+    )
+    token_gains_answer: list[float] = Field(default_factory=list, description="The same of the policy's own answer.")
     meta: str = "{}"
 
 
 class TrainingStep(Record):
     """One row of metrics.parquet: one optimizer step."""
 
-    step: int
-    round_index: int
-    learning_rate: float
+    step: int = Field(description="Number of the optimizer step, from 1, over all rounds.")
+    round_index: int = Field(description="Round of the pipeline, from 0.")
+    learning_rate: float = Field(description="Of this step, after warm-up and schedule.")
     loss: float = Field(description="About 0 on policy by construction; watch the columns below instead.")
-    offline_loss: float | None
-    online_loss: float | None
-    grad_norm: float
+    offline_loss: float | None = Field(description="Share of the pairs in loss.")
+    online_loss: float | None = Field(description="Share of the rollout groups in loss.")
+    grad_norm: float = Field(description="Global gradient norm before clipping.")
     kl: float | None = Field(
         description="Mean k3 to the reference over trained tokens, nats; null where no reference was scored."
     )
     clip_fraction: float = Field(description="Share of tokens where the clipped branch was taken.")
     advantage_abs: float = Field(description="Mean |advantage| over trained completions.")
     reward: float | None = Field(description="Mean online reward of the step's groups.")
-    groups_offline: int
-    groups_online: int
+    groups_offline: int = Field(description="Pairs trained on.")
+    groups_online: int = Field(description="Rollout groups trained on.")
     groups_zero_variance: int = Field(description="Online groups drawn and left out.")
-    tokens: int
+    tokens: int = Field(description="Completion tokens trained on.")
     chosen_logprob: float | None = Field(description="Mean log p(chosen), nats per token.")
-    rejected_logprob: float | None
+    rejected_logprob: float | None = Field(description="Mean log p(rejected), nats per token.")
     chosen_drift: float | None = Field(description="chosen_logprob minus the reference's, nats per token.")
     chosen_reward: float | None = Field(
         description="Implied reward of chosen: dpo_beta times log pi - log pi_ref, summed over its tokens."
     )
-    rejected_reward: float | None
+    rejected_reward: float | None = Field(description="Implied reward of rejected.")
     wrong_image_reward: float | None = Field(description="Implied reward of chosen under the rejected images.")
     positions: int = Field(description="Token positions run forward and backward, prompts and images included.")
     stopped: bool = Field(description="The stop rule fired at this step.")
-    seconds: float = Field(json_schema_extra={"volatile": True})
-    cpu_seconds: float = Field(json_schema_extra={"volatile": True})
+    seconds: float = Field(description="Wall time of the step.", json_schema_extra={"volatile": True})
+    cpu_seconds: float = Field(
+        description="Processor time of the step, over all processes.", json_schema_extra={"volatile": True}
+    )
 
 
 class Dropped(Record):

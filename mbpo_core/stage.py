@@ -19,6 +19,9 @@ from mbpo_core.records import Dropped, Record
 
 Row = dict[str, Any]
 
+BASE = "base"
+"""Label of the policy that nothing has been trained on."""
+
 
 class ArtifactRef(BaseModel):
     """Names one committed artifact; a plain JSON object when it crosses Prefect."""
@@ -40,7 +43,7 @@ class PolicyRef(BaseModel):
     folder: str = ""  # an external model folder; empty for a checkpoint of the store
     artifact: ArtifactRef | None = None
     digest: str  # of weights, processor and chat template
-    label: str = "base"
+    label: str = BASE
 
 
 class Reader(Protocol):
@@ -153,6 +156,7 @@ class StageContext:
     seed: int
     round_index: int = 0
     rounds: int = 1
+    name: str = ""  # <run>/<key>, for what people watch; no part of any identity
     open_policy: Callable[[PolicyRef], Path] = field(default=lambda ref: Path(ref.folder))  # local model folder
     workers: Workers | None = None  # of a stage that starts processes itself; None computes in this one
 

@@ -14,11 +14,11 @@ def _sample_sources(section: config.SamplesConfig) -> dict[str, External]:
     """What lies outside the store: the input, and the images it names by path."""
     if section.source == "demo":
         return {}
-    from mbpo_core.samples.inputs import named_images
+    from mbpo_core.samples.inputs import named_images, read_files
     from mbpo_core.samples.paths import image_root
 
     return {
-        "path": External(Path(section.path)),
+        "path": read_files(section),
         "image_root": External(image_root(section), only=lambda: named_images(section)),
     }
 
@@ -53,7 +53,7 @@ SAMPLES = StageSpec(
 
 NEGATIVES = StageSpec(
     name="negatives",
-    version=3,
+    version=4,
     config=config.NegativesConfig,
     entry="mbpo_core.negatives.stage:run",
     record=records.Negative,
@@ -125,12 +125,12 @@ TRAINING = StageSpec(
 
 EVALUATION = StageSpec(
     name="evaluation",
-    version=1,
+    version=2,
     config=config.EvaluationConfig,
     entry="mbpo_core.evaluation.stage:run",
     record=records.Prediction,
     inputs=("samples",),
-    modules=("mbpo_core.evaluation", "mbpo_core.verifiers", "mbpo_core.demo", *_MODEL),
+    modules=("mbpo_core.evaluation", "mbpo_core.objectives", "mbpo_core.verifiers", "mbpo_core.demo", *_MODEL),
     reasons={"unreadable_image": "bad", "unverifiable": "bad"},
     uses_policy=True,
     shared=True,
@@ -138,7 +138,7 @@ EVALUATION = StageSpec(
 
 REPORT = StageSpec(
     name="report",
-    version=2,
+    version=3,
     config=config.ReportConfig,
     entry="mbpo_core.reports.stage:run",
     record=None,

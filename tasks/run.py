@@ -97,6 +97,7 @@ class Run:
             force=self.choice.forces(name),
             key=key,
             launch=self.config.launch,
+            run=self.config.run,
         )
         if self.choice.mode == "resume" and planned.status == "runs":
             raise ConfigError(

@@ -6,6 +6,7 @@ from mbpo_core.config import PolicyConfig, TrainingConfig
 from mbpo_core.execution import checkpoint_policy
 from mbpo_core.methods import METHODS
 from mbpo_core.stage import ArtifactRef, PolicyRef
+from mbpo_core.training.monitoring import monitors_of
 from tasks.run import Run
 
 
@@ -49,9 +50,14 @@ def train_baseline(run: Run, name: str, reference: PolicyRef, pairs: ArtifactRef
 
 
 def _policies(run: Run, policy: PolicyRef, reference: PolicyRef, settings: TrainingConfig) -> dict[str, PolicyRef]:
-    """The models that a round looks at, by name; a second reference is checked and digested, but not loaded."""
+    """The models that a round looks at, by name; a second reference is checked and digested, but not loaded.
+
+    Raises:
+        ConfigError: a monitor cannot be had here; said when the run is planned, before anything is made.
+    """
     from mbpo_core.models.digest import import_policy
 
+    monitors_of(settings)
     found = {"policy": policy, "reference": reference}
     if settings.objective == "mrpo":
         other = import_policy(PolicyConfig(**run.config.policy.model_dump() | {"model": settings.second_reference}))

@@ -23,6 +23,10 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Commands of other programs, and the test that runs each.
 ELSEWHERE = {
     "python docs/generate.py": "tests/test_docs.py",
+    "python -m benchmarks.lmms.pope write --run demo pope.parquet": "tests/benchmarks/test_lmms.py",
+    "python -m benchmarks.lmms.pope compare --run demo --policy trained lmms/samples_pope_local.jsonl": (
+        "tests/benchmarks/test_lmms.py"
+    ),
 }
 SHELL = ("export ", "source ", "cd ")
 
@@ -100,7 +104,7 @@ def test_generated_documents_are_current() -> None:
     assert spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    for name in ("configuration", "commands", "methods", "performance"):
+    for name in ("configuration", "commands", "methods", "metrics", "performance"):
         written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
         assert written == getattr(generate, f"render_{name}")(), "run: python docs/generate.py"
 

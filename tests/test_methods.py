@@ -57,7 +57,7 @@ def test_the_settings_offer_what_the_tables_have() -> None:
 
 
 def test_images_are_made_by_the_generators_that_make_images() -> None:
-    made_of_text = {"given", "dropped_image", "corrupted", "ranked", "segment"}
+    made_of_text = {"given", "own", "dropped_image", "corrupted", "ranked", "segment"}
     no_wrong_picture = {"collage"}
     assert literal(ImagesConfig, "method") == NEGATIVES.keys() - made_of_text - no_wrong_picture
 

@@ -134,7 +134,7 @@ def _align(
         parts = zip(words, patch_labels(batch), strict=True)
         return torch.stack([alignment_loss(model, tokens, features, labels) for tokens, labels in parts]).sum()
 
-    return _run("alignment", [(trained, config.alignment_rate)], config.alignment_steps, loss, report)
+    return run_stage("alignment", [(trained, config.alignment_rate)], config.alignment_steps, loss, report)
 
 
 def _read(
@@ -148,7 +148,7 @@ def _read(
         return packing.answer_loss(model, packer.pack([[] for _ in asked], asked), None)
 
     groups = [(list(model.model.language_model.parameters()), config.language_rate)]
-    return _run("text", groups, config.text_steps, loss, report)
+    return run_stage("text", groups, config.text_steps, loss, report)
 
 
 def _teach(
@@ -175,17 +175,28 @@ def _teach(
         pixel_values = packing.normalize([render(scene) for scene in scenes])
         return packing.answer_loss(model, packer.pack(asked, text_only), pixel_values)
 
-    return _run(stage, groups, steps, loss, report)
+    return run_stage(stage, groups, steps, loss, report)
 
 
-def _run(
+def run_stage(
     stage: str,
     groups: list[tuple[list[torch.nn.Parameter], float]],
     steps: int,
     loss: Callable[[], Tensor],
     report: Progress,
 ) -> dict[str, float]:
-    """AdamW with warm-up and cosine decay to a twentieth; returns the stage's summary."""
+    """Minimise with AdamW, warm-up and cosine decay to a twentieth.
+
+    Args:
+        stage: prefix of the summary's names.
+        groups: parameters and their peak learning rate.
+        steps: optimizer steps.
+        loss: of the next batch.
+        report: called after every step.
+
+    Returns:
+        CPU seconds, first and last loss (mean of ten steps): "<stage>_cpu_seconds" and so on.
+    """
     optimizer = torch.optim.AdamW(
         [{"params": params, "lr": rate} for params, rate in groups], betas=_BETAS, weight_decay=0.01
     )

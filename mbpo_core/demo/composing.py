@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mbpo_core.demo import questions as q
-from mbpo_core.demo.objects import CANONICAL, NEUTRAL, OBJECTS, PARTNERS, POOL_OBJECTS, POPULAR
+from mbpo_core.demo.objects import CANONICAL, NEUTRAL, OBJECTS, PARTNERS, POOL_OBJECTS, POPULAR, UNSEEN_PAIRS
 from mbpo_core.demo.questions import Question
 from mbpo_core.demo.scenes import CELLS, COOCCURRENCE, Placed, Scene, any_color, place, prior_color
 from mbpo_core.records import AnswerForm
 
 _BYSTANDERS = (0, 1, 1, 2)
+_APART = [set(pair) for pair in UNSEEN_PAIRS]
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class World:
         pool_canonical_share: probability that a pool object wears its canonical colour. Prior objects that are
             neither pool objects nor given a colour explicitly always wear theirs.
         cooccurrence: probability that a trigger's partner stands beside it.
+        pairs_apart: UNSEEN_PAIRS are kept apart: of two bystanders or of a bystander and what is asked about, the
+            later one stays away.
     """
 
     subjects: tuple[str, ...]
     pool_canonical_share: float = 1.0
     cooccurrence: float = COOCCURRENCE
+    pairs_apart: bool = False
 
     @property
     def askable(self) -> tuple[str, ...]:
@@ -51,7 +55,9 @@ class World:
         things = list(first)
         candidates = [name for name in beside if name not in dict(things)]
         names = rng.sample(candidates, min(rng.choice(_BYSTANDERS), len(CELLS) - len(things)))
-        things += [(name, self.color(rng, name)) for name in names]
+        for name in names:
+            if not (self.pairs_apart and any({name, other} in _APART for other, _ in things)):
+                things.append((name, self.color(rng, name)))
         present = dict(things)
         for trigger, partner in PARTNERS.items():
             room = len(present) < len(CELLS) and partner in beside

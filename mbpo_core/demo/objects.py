@@ -48,8 +48,17 @@ EVAL_OBJECTS: tuple[str, ...] = ("strawberry", "broccoli", "eggplant", "tiger")
 """Prior objects asked about in the eval split only; elsewhere bystanders in their canonical colour."""
 
 OBJECTS: tuple[str, ...] = (*CANONICAL, *NEUTRAL)
+
+UNSEEN_PAIRS: tuple[tuple[str, str], ...] = (
+    ("strawberry", "broccoli"), ("eggplant", "tiger"), ("car", "bell"), ("balloon", "key"),
+)  # fmt: skip
+"""Objects that no scene of the pools shows together; the shifted probes show them so. Base training has seen all."""
+
 POPULAR: tuple[str, ...] = tuple(PARTNERS.values())
 """The objects base training shows most: each appears by chance and as a partner."""
+
+MATES: dict[str, str] = {name: other for pair in UNSEEN_PAIRS for name, other in (pair, pair[::-1])}
+"""UNSEEN_PAIRS from either side."""
 
 _PLURALS = {
     "strawberry": ("strawberries",),

@@ -110,7 +110,7 @@ def demo_samples(setting: Setting, seed: int, counts: DemoCounts) -> Iterator[Sa
 
 def _pool_item(setting: Setting, split: PoolSplit, rng: random.Random, counts: DemoCounts) -> tuple[Scene, Question]:
     follow = 1 / len(COLORS) if setting == "uniform" else 1.0 - counts.conflict_share
-    world = c.World(subjects(split), follow, 0.5 if setting == "uniform" else follow)
+    world = c.World(subjects(split), follow, 0.5 if setting == "uniform" else follow, pairs_apart=True)
     topics = TOPIC_SHARES[split]
     topic = rng.choices(list(topics), list(topics.values()))[0]
     if topic == "existence":

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from mbpo_core.demo import composing as c
-from mbpo_core.demo.objects import CANONICAL, NEUTRAL, OBJECTS, POOL_OBJECTS, subjects
+from mbpo_core.demo.objects import CANONICAL, MATES, NEUTRAL, OBJECTS, POOL_OBJECTS, subjects
 from mbpo_core.demo.questions import Question
-from mbpo_core.demo.scenes import Scene, any_color
+from mbpo_core.demo.scenes import Scene, any_color, place
 from mbpo_core.records import AnswerForm
 
 LARGE_PROBES: tuple[str, ...] = (
@@ -18,8 +18,12 @@ LARGE_PROBES: tuple[str, ...] = (
 )  # fmt: skip
 """Probes that the demo's table reports."""
 
-SMALL_PROBES: tuple[str, ...] = ("count", "position", "multiple_choice", "verification")
-"""Probes that watch the other skills."""
+SHIFTED_PROBES: tuple[str, ...] = ("shifted_conflict", "shifted_consistent", "shifted_neutral")
+"""Colour questions about scenes that neither base nor pools have seen the like of: objects of other sizes in another
+grid, beside one that the pools never show beside them."""
+
+SMALL_PROBES: tuple[str, ...] = ("count", "position", "multiple_choice", "verification", *SHIFTED_PROBES)
+"""Probes that watch the other skills, and scenes of another make."""
 
 _BOTH: tuple[AnswerForm, ...] = ("sentence", "word")
 
@@ -38,12 +42,25 @@ def probe_item(probe: str, split: Literal["dev", "eval"], rng: random.Random) ->
         return c.ask_existence(world, rng, rng.choice(_BOTH), popular=probe == "existence_popular")
     if probe == "existence_adversarial":
         return c.ask_partner(world, rng, rng.choice(_BOTH), present_share=0.5)
+    if probe in SHIFTED_PROBES:
+        return _shifted(probe, world, rng)
     topic = probe if probe in (*SMALL_PROBES, "caption") else "color"
     name, color = _subject(probe, world, rng)
     # A caption names everything it shows: leave out the prior objects that this split does not ask about.
     beside = world.askable if topic == "caption" else OBJECTS
     scene = world.scene(rng, [(name, color)], beside=beside)
     return scene, c.ask_about(topic, world, scene, scene.find(name), rng, _BOTH)
+
+
+def _shifted(probe: str, world: c.World, rng: random.Random) -> tuple[Scene, Question]:
+    """One large object, or a small one beside its mate, where it has one."""
+    name, color = _subject(probe, world, rng)
+    layout = rng.choice(("ninths", "whole"))
+    things = [(name, color)]
+    if layout == "ninths" and (other := MATES.get(name)):
+        things.append((other, world.color(rng, other)))
+    scene = place(rng, things, layout)
+    return scene, c.ask_about("color", world, scene, scene.find(name), rng, _BOTH)
 
 
 def probe_names() -> Iterator[tuple[str, bool]]:
@@ -64,6 +81,9 @@ def _subject(probe: str, world: c.World, rng: random.Random) -> tuple[str, str]:
         "prior_conflict_seen": ("conflict",),
         "prior_consistent": ("consistent",),
         "neutral": ("neutral",),
+        "shifted_conflict": ("conflict",),
+        "shifted_consistent": ("consistent",),
+        "shifted_neutral": ("neutral",),
     }[probe]
     case = rng.choice(mixed)
     if case == "neutral":

@@ -22,15 +22,46 @@ from mbpo_core.demo.objects import CANONICAL, COLORS, NEUTRAL, OBJECTS, PARTNERS
 from mbpo_core.errors import DataError
 
 SIZE = 48
-CELL = SIZE // 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A grid that objects stand in, one a cell.
+
+    Attributes:
+        cells: names in reading order.
+        side: cells a row, and rows.
+        sizes: of the sprites, pixels.
+    """
+
+    cells: tuple[str, ...]
+    side: int
+    sizes: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        """Side of a cell."""
+        return SIZE // self.side
+
+
 CELLS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")
-"""Cell names in reading order."""
+"""Cell names of the layout that base training and the pools know, in reading order."""
+
+LAYOUTS: dict[str, Layout] = {
+    "quarters": Layout(CELLS, 2, (20, 21, 22)),
+    "ninths": Layout(
+        tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right")),
+        3,
+        (15, 16),
+    ),
+    "whole": Layout(("middle",), 1, (25, 27, 29)),
+}
+"""Grids by name; the shifted probes alone use the others than `quarters`: small objects, and a large one."""
 
 COOCCURRENCE = 0.95
 """How often a trigger's partner stands beside it in base training."""
 
 _SPRITES = Path(__file__).parent / "assets" / "sprites"
-_SPRITE_SIZES = (20, 21, 22)
 _NOISE_STD = 4.0  # 8-bit levels
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,7 +69,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Placed:
-    """One object in a scene; `cell` is one of CELLS."""
+    """One object in a scene; `cell` is one of its layout's."""
 
     object: str
     color: str
@@ -51,6 +82,7 @@ class Scene:
 
     placed: tuple[Placed, ...]
     seed: int
+    layout: str = "quarters"
 
     @property
     def names(self) -> list[str]:
@@ -75,18 +107,19 @@ def stream_seed(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def place(rng: random.Random, things: Sequence[tuple[str, str]]) -> Scene:
-    """Put (object, colour) things into distinct random cells.
+def place(rng: random.Random, things: Sequence[tuple[str, str]], layout: str = "quarters") -> Scene:
+    """Put (object, colour) things into distinct random cells of a layout.
 
     Raises:
-        DataError: for more than four things or a repeated object.
+        DataError: for more things than cells, or a repeated object.
     """
-    if len(things) > len(CELLS) or len({name for name, _ in things}) < len(things):
-        raise DataError(f"a scene cannot hold {list(things)}", expected="at most 4 different objects")
-    cells = rng.sample(range(len(CELLS)), len(things))
+    names = LAYOUTS[layout].cells
+    if len(things) > len(names) or len({name for name, _ in things}) < len(things):
+        raise DataError(f"a scene cannot hold {list(things)}", expected=f"at most {len(names)} different objects")
+    cells = rng.sample(range(len(names)), len(things))
     ordered = sorted(zip(cells, things, strict=True))
-    placed = tuple(Placed(name, color, CELLS[cell]) for cell, (name, color) in ordered)
-    return Scene(placed, rng.getrandbits(63))
+    placed = tuple(Placed(name, color, names[cell]) for cell, (name, color) in ordered)
+    return Scene(placed, rng.getrandbits(63), layout)
 
 
 def any_color(rng: random.Random, *, but: str | None = None) -> str:
@@ -159,10 +192,11 @@ def _background(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 def _tiles(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
     """Top, left and side of each object's sprite, jittered inside its cell."""
+    layout = LAYOUTS[scene.layout]
     for item in scene.placed:
-        size = _SPRITE_SIZES[rng.integers(len(_SPRITE_SIZES))]
-        row, column = divmod(CELLS.index(item.cell), 2)
-        y, x = rng.integers(0, CELL - size + 1, size=2) + (row * CELL, column * CELL)
+        size = layout.sizes[rng.integers(len(layout.sizes))]
+        row, column = divmod(layout.cells.index(item.cell), layout.side)
+        y, x = rng.integers(0, layout.pixels - size + 1, size=2) + (row * layout.pixels, column * layout.pixels)
         yield int(y), int(x), size
 
 

@@ -1,6 +1,7 @@
 """Evaluation: what a policy gets right on held-out questions, with intervals, paired against the base.
 
-Data flow: `answering` (questions -> Prediction rows) -> `outcomes` (rows parsed once) -> `metrics` (what each row
-counts for) -> `summary` (values, intervals, paired differences) -> `table` (for people). `intervals` and `paired` are
-the statistics. Only `answering` and `stage` touch a model.
+Data flow: `questions` (which are asked) -> `answering` and `balance` (-> Prediction rows) -> `outcomes` (rows parsed
+once) -> `metrics` (what each row counts for) -> `counts` -> `entries` (values, intervals, paired differences) ->
+`summary`, over several runs `seeds` -> `table` (for people). `intervals`, `paired` and `clusters` are the statistics.
+Only `answering`, `balance` and `stage` touch a model. docs/evaluation.md lists every metric.
 """

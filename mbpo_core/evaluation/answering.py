@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mbpo_core.config import EvaluationConfig
 from mbpo_core.errors import DataError, UnusableImage, VerifierError
+from mbpo_core.evaluation.balance import Balance, Look, greedy, look, prepare_look
+from mbpo_core.evaluation.judging import judge, says
 from mbpo_core.evaluation.outcomes import parse_meta
-from mbpo_core.evaluation.vocabulary import split_words
-from mbpo_core.records import CLOSED_KINDS, Blind, Dropped
-from mbpo_core.seeds import derive_seed
+from mbpo_core.evaluation.questions import probe_of
+from mbpo_core.records import CLOSED_KINDS, Dropped
 from mbpo_core.stage import Row
 
 if TYPE_CHECKING:
@@ -27,40 +28,24 @@ class Opened:
     samples: list[Row]
     prompts: list[Prompt]
     dropped: list[Dropped]
+    looks: list[Look | None]
 
 
-def probe_of(sample: Row) -> str:
-    """The evaluation set a sample belongs to: `probe` of its meta, else its kind."""
-    return str(parse_meta(sample["meta"]).get("probe") or sample["kind"])
-
-
-def choose_questions(samples: Iterable[Row], per_probe: int) -> set[str]:
-    """Ids of at most `per_probe` samples a probe.
-
-    The choice is by a hash of the id: it does not favour what comes first, and every run, seed and policy gets the
-    same questions.
+def open_questions(
+    policy: Policy, samples: Iterable[Row], config: EvaluationConfig, balance: Balance | None = None
+) -> Opened:
+    """Decode pictures and render prompts; runs no model, and may run in another thread.
 
     Args:
-        samples: rows with sample_id, kind and meta; streamed.
-        per_probe: most questions a probe, >= 1.
-    """
-    by_probe: dict[str, list[tuple[int, str]]] = {}
-    for sample in samples:
-        sample_id = sample["sample_id"]
-        best = by_probe.setdefault(probe_of(sample), [])
-        best.append((derive_seed(0, "evaluation", "question", sample_id), sample_id))
-        if len(best) >= 2 * per_probe:
-            best[:] = sorted(best)[:per_probe]
-    return {sample_id for best in by_probe.values() for _, sample_id in sorted(best)[:per_probe]}
-
-
-def open_questions(policy: Policy, samples: Iterable[Row]) -> Opened:
-    """Decode pictures and render prompts; runs no model, and may run in another thread.
+        policy: renders.
+        samples: Sample rows.
+        config: how the questions that are looked at are asked again.
+        balance: which these are; None for none.
 
     Raises:
         DataError: a question holds the model's image tokens.
     """
-    opened = Opened([], [], [])
+    opened = Opened([], [], [], [])
     for sample in samples:
         prepared = _prepare(policy, sample)
         if isinstance(prepared, Dropped):
@@ -68,6 +53,7 @@ def open_questions(policy: Policy, samples: Iterable[Row]) -> Opened:
         else:
             opened.samples.append(sample)
             opened.prompts.append(prepared)
+            opened.looks.append(prepare_look(policy, sample, balance or Balance(), config))
     return opened
 
 
@@ -81,38 +67,22 @@ def answer_questions(
         label: the policy's name in the table.
         opened: Sample rows with their prompts, answered together.
         config: how answers are decoded and how the policy is blinded.
-        keep_images: write the images into the rows. The stage does so for its first policy only: all policies are
+        keep_images: write the images into the rows. The stage does so for the base only: all policies are
             asked about the same images, and a row is found again by sample_id.
 
     Returns:
         Prediction rows in order.
     """
     asked, prompts = opened.samples, opened.prompts
-    texts = _greedy(policy, prompts, config)
+    answers = greedy(policy, prompts, config)
     closed = [index for index, sample in enumerate(asked) if sample["kind"] in CLOSED_KINDS]
     blind = _blind(policy, [prompts[index] for index in closed], config)
     blind_texts = dict(zip(closed, blind, strict=True))
+    looked = look(policy, asked, prompts, answers, opened.looks, config)
     return [
-        _prediction(label, sample, texts[index], blind_texts.get(index), keep_images=keep_images)
+        _prediction(label, sample, answers[index].text, blind_texts.get(index), keep_images=keep_images) | looked[index]
         for index, sample in enumerate(asked)
     ]
-
-
-def judge(sample: Row, text: str, answer: str | None = None) -> tuple[str, str | None]:
-    """(verdict, extracted answer) of a text: by the kind's verifier, or word for word where there is none.
-
-    Args:
-        sample: a Sample row.
-        text: what the policy said.
-        answer: what to compare with instead of the reference answer.
-    """
-    from mbpo_core.verifiers.registry import verify
-
-    gold = sample["answer"] if answer is None else answer
-    if sample["kind"] not in CLOSED_KINDS:
-        return ("correct" if split_words(text) == split_words(gold) else "wrong"), None
-    judgement = verify(sample["kind"], text, gold, sample["choices"], sample["answer_form"])
-    return judgement.verdict, judgement.extracted
 
 
 def _prepare(policy: Policy, sample: Row) -> Prompt | Dropped:
@@ -148,22 +118,13 @@ def _drop(sample: Row, reason: str, error: Exception) -> Dropped:
     )
 
 
-def _greedy(
-    policy: Policy, prompts: Sequence[Prompt], config: EvaluationConfig, blind: Blind | None = None
-) -> list[str]:
-    from mbpo_core.generation.generate import generate
-
-    generated = generate(policy, prompts, max_new_tokens=config.max_new_tokens, blind=blind)
-    return [completions[0].text for completions in generated]
-
-
 def _blind(policy: Policy, prompts: Sequence[Prompt], config: EvaluationConfig) -> list[str]:
     """Answers without the image; where nothing of it is left, equal texts of the batch are answered once."""
     if config.blind not in ("mask", "drop"):
-        return _greedy(policy, prompts, config, config.blind)
+        return [said.text for said in greedy(policy, prompts, config, config.blind)]
     distinct = {tuple(prompt.token_ids): prompt for prompt in prompts}
-    texts = dict(zip(distinct, _greedy(policy, list(distinct.values()), config, config.blind), strict=True))
-    return [texts[tuple(prompt.token_ids)] for prompt in prompts]
+    answers = dict(zip(distinct, greedy(policy, list(distinct.values()), config, config.blind), strict=True))
+    return [answers[tuple(prompt.token_ids)].text for prompt in prompts]
 
 
 def _prediction(label: str, sample: Row, text: str, blind_text: str | None, *, keep_images: bool) -> Row:
@@ -171,7 +132,7 @@ def _prediction(label: str, sample: Row, text: str, blind_text: str | None, *, k
     meta = parse_meta(sample["meta"])
     prior = meta.get("prior_answer")
     if sample["kind"] in CLOSED_KINDS and isinstance(prior, str):
-        meta["says_prior"] = _says(sample, text, prior)
+        meta["says_prior"] = says(sample, text, prior)
     return {
         "policy": label,
         "sample_id": sample["sample_id"],
@@ -187,35 +148,3 @@ def _prediction(label: str, sample: Row, text: str, blind_text: str | None, *, k
         "blind_verdict": None if blind_text is None else judge(sample, blind_text)[0],
         "meta": json.dumps(meta),
     }
-
-
-def _says(sample: Row, text: str, prior: str) -> bool | None:
-    """Whether the text gives the prior's answer; None where that answer itself cannot be read."""
-    try:
-        return judge(sample, text, prior)[0] == "correct"
-    except VerifierError:
-        return None
-
-
-def questions_of(reader: Any, config: EvaluationConfig) -> Any:
-    """A view of the samples that are asked.
-
-    Args:
-        reader: the samples artifact.
-        config: split and questions a probe.
-
-    Raises:
-        DataError: the split holds no sample.
-    """
-    held_out = reader.where("split", [config.split])
-    if not held_out.count():
-        raise DataError(
-            f"no sample is in the {config.split} split",
-            where="samples",
-            expected="held-out questions",
-            remedy="Set samples.split_column, or lower offline_share + online_share + dev_share.",
-        )
-    if not config.per_probe:
-        return held_out
-    rows = held_out.rows(columns=["sample_id", "kind", "meta"])
-    return held_out.where("sample_id", sorted(choose_questions(rows, config.per_probe)))

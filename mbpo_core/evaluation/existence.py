@@ -15,9 +15,10 @@ Source: POPE arXiv:2305.10355 and RUCAIBox/POPE evaluate.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Literal
 
-from mbpo_core.evaluation.counting import Count, Metric, flag
+from mbpo_core.evaluation.counting import Count, Metric, Sums, flag
 from mbpo_core.evaluation.outcomes import Outcome
 from mbpo_core.verifiers.registry import extract
 
@@ -34,7 +35,12 @@ def official_answer(text: str) -> Answer:
 
 def truth(outcome: Outcome) -> Answer:
     """Whether the object is there, as the verifier reads the reference answer."""
-    return "no" if extract("yes_no", outcome.answer) == "no" else "yes"
+    return _read(outcome.answer)
+
+
+@lru_cache(maxsize=4096)  # there are few answers, and each is read for every measure
+def _read(answer: str) -> Answer:
+    return "no" if extract("yes_no", answer) == "no" else "yes"
 
 
 def strict_answer(outcome: Outcome) -> Answer | None:
@@ -94,9 +100,10 @@ def _measures(parse: Parser) -> dict[str, tuple[Count, str, Literal["higher", "l
 def _within(subset: str | None, count: Count) -> Count:
     """The count, for questions of that existence set (None: of any) only."""
 
-    def counted(outcome: Outcome) -> tuple[float, float] | None:
+    def counted(outcome: Outcome) -> Sums | None:
+        if outcome.kind != "yes_no" or not outcome.probe.startswith("existence"):
+            return None
         prefix, _, name = outcome.probe.partition("_")
-        inside = prefix == "existence" and outcome.kind == "yes_no" and subset in (None, name)
-        return count(outcome) if inside else None
+        return count(outcome) if prefix == "existence" and subset in (None, name) else None
 
     return counted

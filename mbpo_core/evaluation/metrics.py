@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Literal
 
+from mbpo_core.evaluation.amber import amber_metrics
 from mbpo_core.evaluation.counting import Count, Metric, flag
 from mbpo_core.evaluation.existence import SETS, existence_metrics
+from mbpo_core.evaluation.language_prior import language_prior_metrics
 from mbpo_core.evaluation.outcomes import CaptionCounts, Outcome
-from mbpo_core.evaluation.vocabulary import split_words
+from mbpo_core.evaluation.seeing import seeing_metrics
 from mbpo_core.records import CLOSED_KINDS
 
 CaptionCount = Callable[[CaptionCounts], tuple[float, float]]
 
 HEADLINE: tuple[str, ...] = (
     "prior_conflict_accuracy", "prior_conflict_seen_accuracy", "prior_consistent_accuracy", "neutral_accuracy",
-    "existence_accuracy", "chair_i", "caption_recall", "blind_gap", "accuracy",
+    "shifted_conflict_accuracy", "shifted_consistent_accuracy", "shifted_neutral_accuracy",
+    "existence_accuracy", "chair_i", "caption_recall", "amber_score", "amber_chair", "amber_cover", "amber_hal",
+    "amber_cog", "amber_f1", "vilp_f_score", "vilp_f_prior", "vilp_p_score", "vilp_p_prior", "vlind_ck", "vlind_vp",
+    "vlind_cb", "vlind_lp", "twin_pair_accuracy", "blind_gap", "accuracy",
 )  # fmt: skip
-"""The metrics that the short table shows."""
+"""The metrics that the short table shows, of those that the questions allow."""
 
 _PRIOR_PROBES: dict[str, str] = {
     "prior_conflict": "Colour against the prior, unseen objects",
     "prior_conflict_seen": "Colour against the prior, trained objects",
     "prior_consistent": "Colour as the prior says",
     "neutral": "Colour without a prior",
+    "shifted_conflict": "Colour against the prior, shifted scenes",
+    "shifted_consistent": "Colour as the prior says, shifted scenes",
+    "shifted_neutral": "Colour without a prior, shifted scenes",
 }
 _KINDS: dict[str, str] = {
     "yes_no": "Yes / no",
@@ -44,14 +52,16 @@ def metrics_for(questions: Iterable[tuple[str, str]]) -> list[Metric]:
         questions: (kind, probe) of each.
     """
     asked = set(questions)
-    return [*_prior(), *existence_metrics(), *_captions(), *_accuracy(asked), *_blind()]
+    probes = {probe for _, probe in asked}
+    known = [*_prior(), *existence_metrics(), *_captions(), *amber_metrics(probes), *language_prior_metrics(probes)]
+    return [*known, *_accuracy(asked), *seeing_metrics()]
 
 
 def _prior() -> Iterator[Metric]:
     group = "Language prior"
     for probe, label in _PRIOR_PROBES.items():
         yield Metric(f"{probe}_accuracy", label, group, _of_probe(probe, _correct))
-    for probe in ("prior_conflict", "prior_conflict_seen"):
+    for probe in ("prior_conflict", "prior_conflict_seen", "shifted_conflict"):
         label = f"{_PRIOR_PROBES[probe]}: says the prior"
         yield Metric(f"{probe}_says_prior", label, group, _of_probe(probe, _says_prior), better="lower")
 
@@ -95,38 +105,6 @@ def _accuracy(asked: Set[tuple[str, str]]) -> Iterator[Metric]:
         yield Metric(f"{probe}_accuracy", label, "Accuracy by probe", _of_probe(probe, _correct))
 
 
-def _blind() -> Iterator[Metric]:
-    """What the image adds, over closed questions.
-
-        blind_gap = accuracy - blind accuracy          normalised: (accuracy - blind) / (1 - blind)
-
-    The second is the share of what the text cannot give that the image gave. `wrong_like_blind` is the share of wrong
-    answers that are word for word what the policy says without the image.
-    """
-    group = "With and without the image"
-
-    def gap(o: Outcome) -> tuple[float, float]:
-        return float(o.correct) - _blind_correct(o), 1.0
-
-    def normalised(o: Outcome) -> tuple[float, float]:
-        return float(o.correct) - _blind_correct(o), 1.0 - _blind_correct(o)
-
-    def like_blind(o: Outcome) -> tuple[float, float]:
-        same = split_words(o.text) == split_words(o.blind_text or "")
-        return float(not o.correct and same), float(not o.correct)
-
-    yield Metric("blind_gap", "Accuracy gained by seeing the image", group, _with_blind(gap), rate=False)
-    yield Metric(
-        "blind_gap_normalised", "Share gained of what text cannot give", group, _with_blind(normalised), rate=False
-    )
-    yield Metric(
-        "blind_accuracy", "Accuracy without the image", group, _with_blind(lambda o: flag(_blind_correct(o))), better=""
-    )
-    yield Metric(
-        "wrong_like_blind", "Wrong answers that equal the blind one", group, _with_blind(like_blind), better="lower"
-    )
-
-
 def _correct(outcome: Outcome) -> tuple[float, float]:
     return flag(outcome.correct)
 
@@ -143,14 +121,6 @@ def _of_probe(probe: str, count: Count) -> Count:
 
 def _of_kind(kind: str) -> Count:
     return lambda outcome: flag(outcome.correct) if outcome.kind == kind else None
-
-
-def _blind_correct(outcome: Outcome) -> bool:
-    return outcome.blind_verdict == "correct"
-
-
-def _with_blind(count: Count) -> Count:
-    return lambda outcome: count(outcome) if outcome.closed and outcome.blind_verdict is not None else None
 
 
 def _of_caption(count: CaptionCount) -> Count:

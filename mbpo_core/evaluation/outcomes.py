@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,8 @@ from mbpo_core.evaluation.vocabulary import split_words, vocabulary_of
 from mbpo_core.records import CLOSED_KINDS
 
 COLUMNS: tuple[str, ...] = (
-    "policy", "sample_id", "answer", "question_kind", "probe", "text", "verdict", "blind_text", "blind_verdict", "meta",
+    "policy", "sample_id", "answer", "question_kind", "probe", "text", "verdict", "blind_text", "blind_verdict",
+    "shuffled_verdict", "noised_text", "token_gains_gold", "token_gains_answer", "meta",
 )  # fmt: skip
 """The columns of a Prediction that metrics need; images are not among them."""
 
@@ -42,6 +43,10 @@ class Outcome:
     verdict: str
     blind_text: str | None = None
     blind_verdict: str | None = None
+    shuffled_verdict: str | None = None
+    noised_text: str | None = None
+    gains_gold: Sequence[float] = ()
+    gains_answer: Sequence[float] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -53,6 +58,12 @@ class Outcome:
     def correct(self) -> bool:
         """The verdict is "correct"; unparsed counts as wrong."""
         return self.verdict == "correct"
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """Which object and which picture the question is about; the question itself where neither is told."""
+        scene = str(self.meta.get("scene_id") or self.sample_id)
+        return {"object": str(self.meta.get("subject") or self.sample_id), "scene": scene}
 
     @cached_property
     def caption(self) -> CaptionCounts | None:
@@ -87,6 +98,10 @@ def read_outcome(row: Mapping[str, Any]) -> Outcome:
         verdict=row["verdict"],
         blind_text=row["blind_text"],
         blind_verdict=row["blind_verdict"],
+        shuffled_verdict=row["shuffled_verdict"],
+        noised_text=row["noised_text"],
+        gains_gold=row["token_gains_gold"],
+        gains_answer=row["token_gains_answer"],
         meta=parse_meta(row["meta"]),
     )
 

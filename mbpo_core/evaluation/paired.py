@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_CELLS = 4_000_000  # numbers of a weight matrix that are alive at once
 
 
 def resampled_sums(counts: Floats, resamples: int, seed: int) -> Floats:
@@ -24,8 +25,13 @@ def resampled_sums(counts: Floats, resamples: int, seed: int) -> Floats:
         (R, C) float sums.
     """
     distinct, times = np.unique(counts, axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(counts), times / len(counts), size=resamples)
-    return np.asarray(draws @ distinct, dtype=np.float64)
+    rng, shares = np.random.default_rng(seed), times / len(counts)
+    at_once = max(1, _CELLS // len(distinct))
+    drawn = [
+        rng.multinomial(len(counts), shares, size=min(at_once, resamples - start)) @ distinct
+        for start in range(0, resamples, at_once)
+    ]
+    return np.concatenate(drawn).astype(np.float64)
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -8,24 +8,27 @@ from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
 
-from mbpo_core.evaluation.answering import answer_questions, open_questions, questions_of
+from mbpo_core.evaluation.answering import answer_questions, open_questions
+from mbpo_core.evaluation.balance import Balance, choose_balance
 from mbpo_core.evaluation.outcomes import COLUMNS
+from mbpo_core.evaluation.questions import questions_of
+from mbpo_core.evaluation.seeing import gain_curves
 from mbpo_core.evaluation.summary import summarize
 from mbpo_core.prefetch import ahead
 from mbpo_core.records import Dropped
-from mbpo_core.stage import PartWriter, Reader, Row, StageContext
+from mbpo_core.stage import BASE, PartWriter, Reader, Row, StageContext
 
 Batch = tuple[str, int, int]  # policy label, first question, end
 Answers = tuple[list[Row], list[Dropped]]
 
 
 def run(ctx: StageContext) -> None:
-    """Write a Prediction for each (policy, question), then `summary.json`.
+    """Write a Prediction for each (policy, question), then `summary.json` and, of `config.balance`, `gains.json`.
 
-    Policies are taken one after the other, in the order of ctx.policies, and each is loaded once; the first is the
-    base of all differences, and only its rows carry the images. Parts lie in the index space of policies x questions,
-    where each policy's share is rounded up to whole batches: so all policies are asked in the same batches, whatever
-    the part size, and equal policies give equal answers.
+    Policies are taken one after the other, in the order of ctx.policies, and each is loaded once; all differences are
+    taken to the first. Only the rows of the policy called base carry the images. Parts lie in the index space of
+    policies x questions, where each policy's share is rounded up to whole batches: so all policies are asked in the
+    same batches, whatever the part size, and equal policies give equal answers.
 
     Raises:
         DataError: no question in the split.
@@ -38,7 +41,9 @@ def run(ctx: StageContext) -> None:
     ctx.progress.start("questions", count * len(labels))
     parts = list(ctx.output.parts(places * len(labels), config.part_rows, batch=config.batch_size))
     batches = {part.index: list(_batches(part, labels, places, count, config.batch_size)) for part in parts}
-    with closing(_answered(ctx, questions, [batch for part in parts for batch in batches[part.index]])) as answered:
+    todo = [batch for part in parts for batch in batches[part.index]]
+    balance = choose_balance(questions, config) if todo else Balance()
+    with closing(_answered(ctx, questions, balance, todo)) as answered:
         for part in parts:
             rows: list[Row] = []
             dropped: list[Dropped] = []
@@ -48,6 +53,8 @@ def run(ctx: StageContext) -> None:
                 ctx.progress.advance(len(predictions) + len(left))
             part.finish(rows, dropped)
     ctx.output.add_json("summary.json", _summary(ctx))
+    if config.balance:
+        ctx.output.add_json("gains.json", gain_curves(_Rows(ctx.output.reader("part"))))
 
 
 def _batches(part: PartWriter, labels: list[str], places: int, count: int, batch: int) -> Iterator[Batch]:
@@ -57,18 +64,22 @@ def _batches(part: PartWriter, labels: list[str], places: int, count: int, batch
         yield labels[policy], start, min(start + batch, count)
 
 
-def _answered(ctx: StageContext, questions: Reader, batches: list[Batch]) -> Generator[Answers, None, None]:
+def _answered(
+    ctx: StageContext, questions: Reader, balance: Balance, batches: list[Batch]
+) -> Generator[Answers, None, None]:
     """What each batch yields, in order; one policy is in memory at a time."""
     for label, same in groupby(batches, key=itemgetter(0)):
-        yield from _answered_by(ctx, label, questions, list(same))
+        yield from _answered_by(ctx, label, questions, balance, list(same))
 
 
-def _answered_by(ctx: StageContext, label: str, questions: Reader, batches: list[Batch]) -> Iterator[Answers]:
+def _answered_by(
+    ctx: StageContext, label: str, questions: Reader, balance: Balance, batches: list[Batch]
+) -> Iterator[Answers]:
     from mbpo_core.models.policy import load_policy
 
     policy = load_policy(ctx.open_policy(ctx.policies[label]), ctx.policy_config)
-    keep_images = label == next(iter(ctx.policies))
-    with ahead(batches, lambda batch: open_questions(policy, questions.slice(*batch[1:]))) as opened:
+    keep_images = label == BASE
+    with ahead(batches, lambda b: open_questions(policy, questions.slice(*b[1:]), ctx.config, balance)) as opened:
         for batch in opened:
             yield answer_questions(policy, label, batch, ctx.config, keep_images=keep_images), batch.dropped
 
@@ -80,6 +91,7 @@ def _summary(ctx: StageContext) -> dict[str, object]:
         confidence=ctx.config.confidence,
         bootstrap=ctx.config.bootstrap,
         seed=ctx.seed,
+        clusters=ctx.config.clusters,
     )
     summary["about"] |= {"split": ctx.config.split, "blind": ctx.config.blind}
     return summary

@@ -13,70 +13,119 @@ question is simply right or wrong. Stored JSON has its keys sorted: `about.polic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from mbpo_core.errors import DataError
 from mbpo_core.evaluation.counting import Metric
 from mbpo_core.evaluation.counts import Counts
-from mbpo_core.evaluation.intervals import mean_interval, wilson_interval
+from mbpo_core.evaluation.entries import Entry, count_all
+from mbpo_core.evaluation.intervals import mean_interval
 from mbpo_core.evaluation.metrics import HEADLINE, metrics_for
 from mbpo_core.evaluation.outcomes import read_outcome
-from mbpo_core.evaluation.paired import Floats, mcnemar_p, percentile_interval, ratio, resampled_sums
-from mbpo_core.seeds import derive_seed
 
-Entry = dict[str, Any]
 Summary = dict[str, Any]
 
-_NOTHING: Entry = {"value": None, "low": None, "high": None, "n": 0}
+CLUSTERS: tuple[str, ...] = ("object", "scene")
+"""What the bootstrap clusters questions by, where nothing else is asked for."""
 
 
 def summarize(
-    rows: Iterable[Mapping[str, Any]], *, confidence: float = 0.95, bootstrap: int = 2000, seed: int = 0
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    confidence: float = 0.95,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] = CLUSTERS,
+    baseline: str = "",
 ) -> Summary:
-    """All metrics of all policies, and each policy minus the first.
+    """All metrics of all policies, and each policy minus the baseline.
 
     Args:
-        rows: Prediction rows (images not needed), gone through twice; the first policy seen is the base. Of each row
-            some 16 bytes and 2 a metric stay in memory.
+        rows: Prediction rows (images not needed), gone through twice. Of each row some 40 bytes and 4 a metric stay
+            in memory.
         confidence: level of all intervals.
-        bootstrap: resamples of the paired bootstrap, by question.
-        seed: of the bootstrap.
+        bootstrap: resamples of the paired bootstraps.
+        seed: of the bootstraps.
+        clusters: what questions are clustered by, of "object" and "scene"; none for single questions alone.
+        baseline: label of the policy that differences are taken to; empty for the first one seen.
 
     Raises:
-        DataError: no rows, or policies that answered different questions.
+        DataError: no rows, policies that answered different questions, or no policy of that label.
     """
-    if iter(rows) is rows:  # can be gone through once only
-        rows = list(rows)
-    metrics = metrics_for((row["question_kind"], row["probe"]) for row in rows)
-    counted = Counts(metrics)
-    for row in rows:
-        counted.add(row["policy"], read_outcome(row))
-    questions = counted.questions()
-    policies: dict[str, dict[str, Entry]] = {label: {} for label in counted.policies}
-    base, *others = policies
-    differences: dict[str, dict[str, Entry]] = {label: {} for label in others}
+    counts = count_rows([rows])
+    return summary_of(
+        counts, confidence=confidence, bootstrap=bootstrap, seed=seed, clusters=clusters, baseline=baseline
+    )
+
+
+def count_rows(rows_by_seed: Sequence[Iterable[Mapping[str, Any]]]) -> Counts:
+    """What the predictions of one or more runs add to every metric that their questions allow.
+
+    Args:
+        rows_by_seed: Prediction rows of each run (images not needed), gone through twice.
+    """
+    several = [list(rows) if iter(rows) is rows else rows for rows in rows_by_seed]
+    counts = Counts(metrics_for((row["question_kind"], row["probe"]) for rows in several for row in rows))
+    for number, rows in enumerate(several):
+        for row in rows:
+            counts.add(row["policy"], read_outcome(row), number)
+    counts.close()
+    return counts
+
+
+def summary_of(
+    counts: Counts,
+    *,
+    confidence: float = 0.95,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    clusters: Sequence[str] = CLUSTERS,
+    baseline: str = "",
+) -> Summary:
+    """`summarize` of what `count_rows` counted; over several runs with the t-interval over them beside it.
+
+    Raises:
+        DataError: as `summarize`.
+    """
+    questions, labels = counts.questions(), counts.policies
+    baseline = baseline or labels[0]
+    if baseline not in labels:
+        raise DataError(
+            f"no policy is called {baseline!r}",
+            where="evaluation summary",
+            expected=f"one of: {', '.join(labels)}",
+            remedy="Name a policy that was evaluated as the baseline.",
+        )
+    base, runs = labels.index(baseline), len(counts.seeds)
+    policies: dict[str, dict[str, Entry]] = {label: {} for label in labels}
+    differences: dict[str, dict[str, Entry]] = {label: {} for label in labels if label != baseline}
     described: dict[str, Entry] = {}
-    for number, metric in enumerate(metrics):
-        if metric.name in described or not counted.counted(number, base):
-            continue  # a probe of the user's must not replace a metric of ours
-        described[metric.name] = _describe(metric, place=len(described))
-        counts = counted.of(number)
-        draws = _draws(counts, bootstrap, derive_seed(seed, "evaluation", "bootstrap", metric.name))
-        for index, label in enumerate(policies):
-            policies[label][metric.name] = _entry(metric, counts[index], draws[index], confidence)
-        for index, label in enumerate(others, start=1):
-            pair = counts[0], counts[index]
-            differences[label][metric.name] = _difference(metric, *pair, draws[index] - draws[0], confidence)
+    for counted in count_all(counts, bootstrap=bootstrap, seed=seed, clusters=clusters):
+        name = counted.metric.name
+        described[name] = _describe(counted.metric, place=len(described))
+        values = [counted.by_seed(index) for index in range(len(labels))] if runs > 1 else None
+        for index, label in enumerate(labels):
+            policies[label][name] = counted.entry(index, confidence)
+            if values:
+                policies[label][name] |= _over_seeds(values[index], confidence)
+            if index == base:
+                continue
+            differences[label][name] = counted.difference(base, index, confidence)
+            if values:
+                gaps = [after - before for before, after in zip(values[base], values[index], strict=True)]
+                differences[label][name] |= _over_seeds(gaps, confidence)
     about = {
-        "base": base,
-        "policies": list(policies),
+        "base": baseline,
+        "policies": labels,
         "confidence": confidence,
         "bootstrap": bootstrap,
+        "clusters": list(clusters),
         "questions": questions,
     }
+    if runs > 1:
+        about["pooled"] = runs
     return {"policies": policies, "differences": differences, "metrics": described, "about": about}
 
 
@@ -171,42 +220,11 @@ def _mean_entries(entries: Sequence[Mapping[str, Entry]], confidence: float) -> 
     return combined
 
 
-def _draws(counts: Sequence[Floats], bootstrap: int, seed: int) -> list[Floats]:
-    """(R,) bootstrap values of each policy; draw r takes the same questions for all of them."""
-    sums = resampled_sums(np.hstack(list(counts)), bootstrap, seed)
-    return [ratio(sums[:, 2 * index], sums[:, 2 * index + 1]) for index in range(len(counts))]
-
-
-def _entry(metric: Metric, counts: Floats, draws: Floats, confidence: float) -> Entry:
-    numerator, denominator = (float(total) for total in counts.sum(axis=0))
-    if denominator == 0:
-        return dict(_NOTHING)
-    interval = wilson_interval(numerator, denominator, confidence) if metric.rate else None
-    interval = interval or percentile_interval(draws, confidence)
-    if interval is None:
-        return dict(_NOTHING)
-    low, high = interval
-    number = round(denominator) if metric.rate else len(counts)
-    return {"value": numerator / denominator, "low": low, "high": high, "n": number}
-
-
-def _difference(metric: Metric, base: Floats, other: Floats, draws: Floats, confidence: float) -> Entry:
-    sums = base.sum(axis=0), other.sum(axis=0)
-    interval = percentile_interval(draws, confidence)
-    if sums[0][1] == 0 or sums[1][1] == 0 or interval is None:
-        return dict(_NOTHING)
-    low, high = interval
-    value = float(sums[1][0] / sums[1][1] - sums[0][0] / sums[0][1])
-    if metric.rate and low == high:
-        # Every question says the same, and the bootstrap would claim certainty. How many might not is bounded instead.
-        slack = wilson_interval(0, len(base), confidence)[1]
-        low, high = max(-1.0, value - slack), min(1.0, value + slack)
-    entry: Entry = {"value": value, "low": low, "high": high, "n": len(base)}
-    if metric.rate and (base[:, 1] == 1).all() and (other[:, 1] == 1).all():
-        lost = int(((base[:, 0] == 1) & (other[:, 0] == 0)).sum())
-        gained = int(((base[:, 0] == 0) & (other[:, 0] == 1)).sum())
-        entry["p"] = mcnemar_p(lost, gained)
-    return entry
+def _over_seeds(values: Sequence[float], confidence: float) -> Entry:
+    """Mean over runs and its t-interval; null where a run has no value."""
+    if any(math.isnan(value) for value in values):
+        return {"seed_mean": None, "seed_low": None, "seed_high": None}
+    return dict(zip(("seed_mean", "seed_low", "seed_high"), mean_interval(values, confidence), strict=True))
 
 
 def _describe(metric: Metric, place: int) -> Entry:

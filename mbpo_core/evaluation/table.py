@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-from mbpo_core.evaluation.summary import Entry, Summary, in_order
+from mbpo_core.evaluation.entries import Entry
+from mbpo_core.evaluation.summary import Summary, in_order
 from mbpo_core.methods import title_of
+
+_DECIMALS = {"nats": 3}
 
 
 def summary_table(summary: Summary, *, full: bool = False, title: str = "Held-out questions") -> Table:
@@ -69,9 +72,11 @@ def caption(summary: Summary) -> str:
     level = f"{100 * about['confidence']:g} %"
     if "seeds" in about:
         return f"Percent; mean of {about['seeds']} seeds with the {level} t-interval over seeds."
+    by = " and by ".join(["question", *([", ".join(about["clusters"])] if about.get("clusters") else [])])
+    pooled = f" of {about['pooled']} seeds" if "pooled" in about else ""
     return (
-        f"Percent with {level} intervals: Wilson for rates, bootstrap by question for other ratios and for differences "
-        f"(paired); {about['questions']} questions."
+        f"Percent with {level} intervals: Wilson for rates, bootstrap by {by} for other ratios and for differences "
+        f"(paired); {about['questions']} questions{pooled}."
     )
 
 
@@ -81,8 +86,8 @@ def format_entry(entry: Entry | None, unit: str = "share", *, signed: bool = Fal
         return "–"
     scale = 100.0 if unit == "share" else 1.0
     value, low, high = (scale * number for number in _numbers(entry))
-    sign = "+" if signed else ""
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    form = f"{'+' if signed else ''}.{_DECIMALS.get(unit, 1)}f"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _numbers(entry: Entry) -> tuple[float, float, float]:

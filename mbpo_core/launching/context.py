@@ -32,6 +32,7 @@ def stage_context(
         seed=request.seed,
         round_index=request.round_index,
         rounds=request.rounds,
+        name="/".join(filter(None, (request.run, request.key))),
         open_policy=store.open_policy,
         workers=workers,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import ModelError
 from mbpo_core.models.resolve import resolve_model
-from mbpo_core.stage import PolicyRef
+from mbpo_core.stage import BASE, PolicyRef
 
 _NAMES = frozenset(
     {
@@ -63,7 +63,7 @@ def import_policy(config: PolicyConfig) -> PolicyRef:
         ModelError: if the folder cannot serve as a policy.
     """
     folder = resolve_model(config)
-    return PolicyRef(folder=str(folder), digest=policy_digest(folder), label="base")
+    return PolicyRef(folder=str(folder), digest=policy_digest(folder), label=BASE)
 
 
 @lru_cache(maxsize=1024)

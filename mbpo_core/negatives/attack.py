@@ -62,7 +62,8 @@ def attack(
         if limit > 0:
             seen = look(policy, slots, settings)
             _stop(slots, seen, settings, confirm)
-            for slot, gradient in zip(slots, seen.gradients, strict=True):
+            for slot, gradient, aim in zip(slots, seen.gradients, seen.aims, strict=True):
+                slot.curve.append(aim)
                 if slot.stopped is None:
                     slot.move(gradient, stride, settings.momentum)
         results.update((slot.place, slot.result()) for slot in slots if slot.stopped or slot.steps >= limit)

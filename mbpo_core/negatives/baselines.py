@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from mbpo_core.config import NegativesConfig
+from mbpo_core.models.noise import affine, diffused
 from mbpo_core.models.policy import Policy
 from mbpo_core.negatives.ball import LEVELS, Ball, to_levels
 from mbpo_core.negatives.bench import Bench, Known
@@ -57,42 +57,21 @@ def diffusion_noise(policy: Policy, item: Item, step: int) -> Perturbed:
     Args:
         policy: its family normalises.
         item: images, region and seed.
-        step: s of the VCD schedule, see `alpha_bars`.
+        step: s of the VCD schedule, see `mbpo_core.models.noise`.
 
     Source: VCD arXiv:2311.16922; with a region MFPO arXiv:2410.15334, recipe 2.4, eq. (5).
     """
-    clean = item.images.float()
-    abar = alpha_bars()[step]
-    noise = torch.randn(item.images.shape, generator=_generator(item))
-    origin, scale = _affine(policy, clean)
-    noised = abar.sqrt() * policy.family.normalise(clean / LEVELS) + (1 - abar).sqrt() * noise
-    levels = (((noised - origin) / scale) * LEVELS).clamp(0.0, LEVELS)
+    levels = diffused(policy.family, item.images, step, item.seed)
     if item.region is not None:
-        levels = torch.where(item.region, levels, clean)
+        levels = torch.where(item.region, levels, item.images.float())
     return measured(item, levels, levels.round())
 
 
 def mean_colour(policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
     """The mean-colour images of the same size, in levels: zeros after normalisation, before and after rounding."""
-    origin, scale = _affine(policy, images.float())
+    origin, scale = affine(policy.family, images.float())
     levels = ((-origin / scale) * LEVELS).expand(images.shape)
     return levels, levels.round()
-
-
-def _affine(policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
-    """normalise is affine, z = a x + b: (b, a), so that it can be undone without inverting the adapter."""
-    origin = policy.family.normalise(torch.zeros_like(images[:1]))
-    return origin, policy.family.normalise(torch.ones_like(images[:1])) - origin
-
-
-@lru_cache(maxsize=1)
-def alpha_bars() -> Tensor:
-    """(1000,) float32: abar_s = prod_{j <= s} (1 - beta_j), the cumulative signal share of the VCD schedule.
-
-    With beta_j = sigmoid(linspace(-6, 6, 1000)_j) * (0.005 - 1e-5) + 1e-5
-    """
-    betas = torch.sigmoid(torch.linspace(-6, 6, 1000, dtype=torch.float64)) * (0.005 - 1e-5) + 1e-5
-    return (1 - betas).cumprod(0).float()
 
 
 def _generator(item: Item) -> torch.Generator:

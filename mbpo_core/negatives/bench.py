@@ -17,6 +17,7 @@ from mbpo_core.seeds import derive_seed
 
 if TYPE_CHECKING:
     from mbpo_core.negatives.gallery import Gallery
+    from mbpo_core.negatives.palette import Tone
     from mbpo_core.stage import Reader
 
 
@@ -70,12 +71,24 @@ class Bench:
         return [Known(*known) for known in zip(tasks, blind, clean, seeds, strict=True)]
 
     @cached_property
+    def samples(self) -> Reader:
+        """All samples of the stage; a view of its own, as another thread may be reading the next window."""
+        assert self._samples is not None  # the stage gives them
+        return self._samples.share(0, 1)
+
+    @cached_property
     def gallery(self) -> Gallery:
         """All samples' questions, answers and pictures, to be looked up."""
         from mbpo_core.negatives.gallery import Gallery
 
-        assert self._samples is not None  # the stage gives them
-        return Gallery(self.policy, self._samples, self.settings)
+        return Gallery(self.policy, self.samples, self.settings)
+
+    @cached_property
+    def palette(self) -> dict[str, Tone]:
+        """What the colours that the answers tell look like."""
+        from mbpo_core.negatives.palette import learn_palette
+
+        return learn_palette(self)
 
 
 Generator = Callable[[Bench, Sequence[Known]], Sequence[Made | Unmade]]

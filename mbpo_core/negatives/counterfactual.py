@@ -1,42 +1,51 @@
-"""Another picture for which the same question has another answer: found in the data, or made."""
+"""Another picture for which the same question has another answer: found in the data, or painted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
-import torch
 from torch import Tensor
 
+from mbpo_core.models.images import open_image, png_bytes
 from mbpo_core.negatives.ball import LEVELS
 from mbpo_core.negatives.bench import Bench, Known
+from mbpo_core.negatives.colours import Recast, recast
 from mbpo_core.negatives.filters import agrees
 from mbpo_core.negatives.gallery import Entry, Ranked
 from mbpo_core.negatives.items import Made, Unmade, measured
+from mbpo_core.negatives.palette import repaint, tone_of
 from mbpo_core.negatives.regions import Region, find_regions
+from mbpo_core.negatives.tasks import Task
+from mbpo_core.records import Image
 from mbpo_core.seeds import derive_seed
 
-_TURN = (60.0, 300.0)
-"""Least and greatest turn of the hue, degrees: a colour becomes another one."""
+Way = Callable[[Bench, Sequence[Known]], Sequence[Made | None]]
+"""Finds another picture, or None where there is none."""
 
 
 def counterfactual(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
-    """By the way that the settings name, and where it finds nothing by the next: question, embedding, edit.
+    """By the way that the settings name, and where it finds nothing by the others: question, embedding, recolour.
 
-    `how["from"]` says which way it was. The rejected response is the policy's answer to the other picture.
+    `how["from"]` says which way it was. The rejected response is the policy's answer to the other picture, or of a
+    painted one the answer that is right of it.
     """
-    results: dict[int, Made | Unmade] = {}
-    names = list(_WAYS)
-    for name in names[names.index(bench.settings.counterfactual) :]:
-        places = [place for place in range(len(several)) if place not in results]
-        made = _WAYS[name](bench, [several[place] for place in places])
-        results.update({place: one for place, one in zip(places, made, strict=True) if one is not None})
-    return [results[place] for place in range(len(several))]
+    results: list[Made | None] = [None] * len(several)
+    first = bench.settings.counterfactual
+    for name in (first, *(name for name in _WAYS if name != first)):
+        places = [place for place, result in enumerate(results) if result is None]
+        for place, made in zip(places, _WAYS[name](bench, [several[place] for place in places]), strict=True):
+            results[place] = made
+    return [result or _NOTHING for result in results]
 
 
-def by_question(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade | None]:
+_NOTHING = Unmade("no_other_image", "no other picture of the data has another answer, and no colour of it can change")
+
+
+def by_question(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
     """A sample with the same question and another answer, by a seeded draw among those that can be shown."""
-    found: list[Made | Unmade | None] = []
+    found: list[Made | None] = []
     for known in several:
         others = [entry for entry in bench.gallery.same_question(known.task) if _differs(entry, known)]
         Random(derive_seed(known.seed, "counterfactual")).shuffle(others)
@@ -45,52 +54,46 @@ def by_question(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade | 
     return found
 
 
-def by_embedding(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade | None]:
+def by_embedding(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
     """The nearest picture of a sample with the same question and another answer; else with a question of its kind."""
     ranked = bench.gallery.nearest([known.task for known in several])
     return [_nearest(bench, known, near) for known, near in zip(several, ranked, strict=True)]
 
 
-def by_edit(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade | None]:
-    """The key region recoloured; see `recolour`."""
-    return [_edit(bench, known, region) for known, region in zip(several, find_regions(bench, several), strict=True)]
+def by_recolour(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
+    """The thing that the answer tells the colour of, painted in another colour of the data.
 
+    What the question then has for an answer is known: in a share `swapped` of the rows, drawn by the seed, the painted
+    picture with that answer is the clean side, and the sample's own picture and answer are the rejected one. Without
+    such rows the data would go on saying what the prior says.
 
-_WAYS: dict[str, Callable[[Bench, Sequence[Known]], list[Made | Unmade | None]]] = {
-    "question": by_question,
-    "embedding": by_embedding,
-    "edit": by_edit,
-}
-"""In the order in which one stands in for the other; None where there is nothing."""
+    The thing is what has the prevailing hue of the answer's key region and is connected to it; each colour word looks
+    as it does in the data (`palette.learn_palette`). Nothing is painted where the answer tells no colour, the sample
+    has several pictures, or the region no hue.
 
-
-def recolour(images: Tensor, degrees: float) -> Tensor:
-    """The hue turned; saturation and value stay, so that grey stays grey.
-
-        H' = (H + degrees) mod 360
-
-    Args:
-        images: (n, 3, H, W) float, RGB in [0, 1].
-        degrees: of the colour circle, on which red, green and blue stand 120 apart.
-
-    Returns:
-        The same shape, in [0, 1].
-
-    Source: hexcone model of HSV, A. R. Smith, SIGGRAPH 1978.
+    Source: ours; counterfactual data augmentation as in arXiv:1909.12434, by images.
     """
-    red, green, blue = images.unbind(1)
-    value, low = images.amax(1), images.amin(1)
-    spread = value - low
-    safe = spread.clamp_min(torch.finfo(images.dtype).tiny)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    turned = sector + degrees / 60
-    # Channel c is V - spread * clip(min(k, 4 - k), 0, 1) with k = (n_c + sector) mod 6, n = 5, 3, 1.
-    steps = [(offset + turned) % 6 for offset in (5, 3, 1)]
-    return torch.stack([value - spread * torch.minimum(k, 4 - k).clamp(0, 1) for k in steps], dim=1)
+    results: list[Made | None] = [None] * len(several)
+    plans: dict[int, Recast] = {}
+    for place, known in enumerate(several):
+        random = Random(derive_seed(known.seed, "recolour"))
+        plan = recast(known.task.sample, bench.palette, random) if len(known.task.images) == 1 else None
+        if plan is not None:
+            plans[place] = plan
+    regions = find_regions(bench, [several[place].task for place in plans])
+    for (place, plan), region in zip(plans.items(), regions, strict=True):
+        results[place] = _painted(bench, several[place], plan, region)
+    swapped = [
+        place
+        for place, made in enumerate(results)
+        if made and Random(derive_seed(several[place].seed, "swapped")).random() < bench.settings.swapped
+    ]
+    turned = _turned(bench, [(several[place], plans[place], results[place]) for place in swapped])
+    return [dict(zip(swapped, turned, strict=True)).get(place, made) for place, made in enumerate(results)]
+
+
+_WAYS: dict[str, Way] = {"question": by_question, "embedding": by_embedding, "recolour": by_recolour}
+"""In the order in which one stands in for the other."""
 
 
 def _nearest(bench: Bench, known: Known, ranked: Ranked) -> Made | None:
@@ -114,20 +117,57 @@ def _show(bench: Bench, known: Known, entry: Entry, way: str, same_question: boo
     return Made(pictures=pictures, how=how)
 
 
-def _edit(bench: Bench, known: Known, region: Region) -> Made | Unmade:
+def _painted(bench: Bench, known: Known, plan: Recast, region: Region) -> Made | None:
+    """The picture in the plan's colour, as the rejected one."""
     item = known.item(bench.settings)
-    degrees = Random(derive_seed(known.seed, "counterfactual")).uniform(*_TURN)
-    turned = (recolour(item.images / LEVELS, degrees) * LEVELS).round()
-    levels = torch.where(region.masks[:, None], turned, item.images.float())
-    if torch.equal(levels, item.images.float()):
-        return Unmade("nothing_to_change", "there is no other picture to show, and the key region has no colour")
+    image = item.images[0] / LEVELS
+    found = tone_of(image, region.around_point()[0]) or tone_of(image, region.masks[0])
+    if found is None:
+        return None
+    tone, alike = found
+    changed, mask = repaint(image, alike, tone, bench.palette[plan.new])
+    levels = (changed * LEVELS).round()[None]
+    how = {"from": "recolour", "old": plan.old, "new": plan.new, "answer": plan.answer, "swapped": False, **region.how}
     return Made.of(
         measured(item, levels, levels),
-        masks=region.masks,
+        rejected=plan.answer,
+        masks=mask[None],
         keywords=region.keywords,
         detector=region.detector,
-        how={"from": "edit", "degrees": degrees, **region.how},
+        how=how,
     )
+
+
+def _turned(bench: Bench, painted: Sequence[tuple[Known, Recast, Made | None]]) -> list[Made]:
+    """The painted pictures as samples of their own, whose rejected side is the sample that they were made of."""
+    tasks = []
+    for known, plan, made in painted:
+        assert made is not None  # only painted ones are swapped
+        tasks.append(_sample_of(bench, known.task, made.pictures[0], plan.answer))
+    turned = []
+    for (known, _, made), fresh in zip(painted, bench.know(tasks), strict=True):
+        assert made is not None
+        instead = replace(fresh, seed=known.seed)
+        item, levels = instead.item(bench.settings), known.task.images.float()
+        turned.append(
+            replace(
+                made,
+                pictures=list(known.task.images),
+                perturbed=measured(item, levels, levels),
+                rejected=known.task.sample.answer,
+                instead=instead,
+                how=made.how | {"swapped": True, "answer": known.task.sample.answer},
+            )
+        )
+    return turned
+
+
+def _sample_of(bench: Bench, task: Task, picture: Tensor, answer: str) -> Task:
+    """The same question about a painted picture."""
+    data = png_bytes(picture)
+    sample = task.sample.model_copy(update={"images": [Image(bytes=data)], "answer": answer, "rejected": None})
+    prompt = bench.policy.prepare(sample.question, [open_image({"bytes": data})])
+    return Task(sample, prompt, picture[None], bench.policy.encode_completion(answer))
 
 
 def _differs(entry: Entry, known: Known) -> bool:

@@ -20,6 +20,7 @@ GENERATORS: dict[str, str] = {
     "retrieved": "retrieved:retrieved",
     "counterfactual": "counterfactual:counterfactual",
     "given": "responses:given",
+    "own": "responses:own",
     "dropped_image": "responses:dropped_image",
     "corrupted": "corrupted:corrupted",
     "ranked": "ranked:ranked",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from mbpo_core.models.groups import Prompt
 from mbpo_core.negatives.ball import LEVELS
+
+if TYPE_CHECKING:
+    from mbpo_core.negatives.bench import Known
 
 Stopped = Literal["steps", "logprob", "flip"]
 
@@ -57,6 +60,7 @@ class Perturbed:
         inexact: (n, 3, H, W) float32 in [0, 1], before rounding to 8 bits; None where rounding changed nothing.
         linf: largest pixel change of `saved`, pixels in 0-1.
         steps: gradient steps taken.
+        curve: mean log p of what is aimed at (chosen, or the target), nats per token, at every iterate that a pass saw.
         stopped: why no further step was taken: all were, the loss bound was met, or the answer had flipped.
         checks: how often its answer was decoded to see whether it had flipped.
         proof: what the last of these checks gave; None unless stopped is "flip".
@@ -66,6 +70,7 @@ class Perturbed:
     inexact: Tensor | None
     linf: float
     steps: int = 0
+    curve: Sequence[float] = ()
     stopped: Stopped = "steps"
     checks: int = 0
     proof: Any = None
@@ -102,6 +107,7 @@ class Made:
         masks: (n, H, W) bool, the key regions of the clean images; None where there are none.
         keywords: what the regions belong to.
         detector: what found them; "" where nothing was looked for.
+        instead: the sample that the row is about, where the generator made it of the one it was given; None: that one.
         how: all that it takes to make the row again, besides the settings that the generator reads: JSON values.
     """
 
@@ -113,6 +119,7 @@ class Made:
     masks: Tensor | None = None
     keywords: Sequence[str] = ()
     detector: str = ""
+    instead: Known | None = None
     how: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -50,5 +50,5 @@ def _made(bench: Bench, several: Sequence[Known], change: Callable[[Item], Pertu
             detector=region.detector,
             how=region.how,
         )
-        for known, region in zip(several, find_regions(bench, several), strict=True)
+        for known, region in zip(several, find_regions(bench, [known.task for known in several]), strict=True)
     ]

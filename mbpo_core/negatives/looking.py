@@ -21,11 +21,13 @@ class Seen:
 
     Attributes:
         gradients: of the objective by the pixels, (n, 3, H, W).
+        aims: mean log p of what the attack looks at, the chosen response or the target, nats per token.
         changed: the model seems to answer something else than the chosen response.
         chosen: mean log p(chosen), nats per token; None where no bound asks for it.
     """
 
     gradients: Sequence[Tensor]
+    aims: list[float]
     changed: list[bool]
     chosen: list[float] | None
 
@@ -40,6 +42,7 @@ def look(policy: Policy, slots: Sequence[Slot], settings: NegativesConfig) -> Se
         gradients = torch.autograd.grad((signs * scores.means).sum(), pixels)
     return Seen(
         gradients=gradients,
+        aims=scores.means.tolist(),
         changed=[greedy is target for greedy, target in zip(scores.greedy, targeted, strict=True)],
         chosen=_chosen(policy, slots, scores) if settings.stop_logprob < 0 else None,
     )

@@ -46,13 +46,17 @@ class Mined:
             "flipped_unrounded": before and not right(sample, self.unrounded.answer),
         }
 
+    def said(self) -> dict[str, str]:
+        """What the model says to the saved images, and without one."""
+        return {"attacked_answer": self.saved.version.answer.text, "blind_answer": self.known.blind.text}
+
 
 def adversarial(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
     """Projected gradient descent on the image; see `attack`."""
     from mbpo_core.negatives.regions import find_regions
 
     settings, items = bench.settings, [known.item(bench.settings) for known in several]
-    found = find_regions(bench, several) if settings.attack_region else None
+    found = find_regions(bench, [known.task for known in several]) if settings.attack_region else None
     if found is not None:
         items = [replace(item, region=region.masks[:, None]) for item, region in zip(items, found, strict=True)]
 
@@ -68,6 +72,7 @@ def adversarial(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
             "steps_taken": result.steps,
             "stopped": result.stopped,
             "flip_checks": result.checks,
+            "curve": [round(value, 3) for value in result.curve],
         }
         for item, result in zip(items, results, strict=True)
     ]
@@ -97,7 +102,7 @@ class Miner:
             if isinstance(result, Unmade):
                 dropped.append(drop(one.task.sample, result.reason, result.detail))
             else:
-                known.append(one)
+                known.append(result.instead or one)
                 made.append(result)
         mined = self._look(known, made)
         negatives: list[Negative] = []
@@ -132,7 +137,7 @@ class Miner:
             outcome
             if isinstance(outcome, Rejected)
             # Flips count over all samples; those without a negative are mostly the ones that held out.
-            else drop(m.known.task.sample, outcome.reason, outcome.detail, **m.flips(), attack=self._how(m))
+            else drop(m.known.task.sample, outcome.reason, outcome.detail, **m.flips(), **m.said(), attack=self._how(m))
             for m, outcome in zip(mined, outcomes, strict=True)
         ]
 
@@ -156,8 +161,7 @@ class Miner:
             chosen=sample.answer,
             rejected=rejected.text,
             clean_answer=mined.known.clean.answer.text,
-            attacked_answer=mined.saved.version.answer.text,
-            blind_answer=mined.known.blind.text,
+            **mined.said(),
             **mined.flips(),
             logprob_clean=mined.known.clean.logprob,
             logprob_attacked=mined.unrounded.logprob,

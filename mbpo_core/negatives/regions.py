@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbpo_core.negatives.bench import Bench, Known
+from mbpo_core.negatives.bench import Bench
 from mbpo_core.negatives.keywords import Keyword, choose_keywords
 from mbpo_core.negatives.tasks import Task
 from mbpo_core.negatives.vectors import embeddings, from_table
@@ -39,6 +39,20 @@ class Region:
     keywords: tuple[str, ...]
     detector: str
     how: dict[str, Any]
+
+    def around_point(self) -> Tensor:
+        """(n, H, W) bool: the part of the masks in reach of the pixel that the detector is surest of.
+
+        In reach is a square of a sixth of the longer side to each side of it; everything where there is no such pixel.
+        """
+        if (point := self.how["region"].get("point")) is None:
+            return self.masks
+        image, y, x = point
+        _, height, width = self.masks.shape
+        reach = max(1, round(max(height, width) / 6))
+        near = torch.zeros_like(self.masks)
+        near[image, max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = True
+        return self.masks & near
 
 
 @dataclass(frozen=True)
@@ -75,14 +89,14 @@ Detector = Callable[[Bench, Sequence[Sought]], Sequence[Found | None]]
 _DETECTORS = {"saliency": "saliency:by_saliency", "boxes": "boxes:by_boxes", "grounded": "grounding:by_grounding"}
 
 
-def find_regions(bench: Bench, several: Sequence[Known]) -> list[Region]:
+def find_regions(bench: Bench, tasks: Sequence[Task]) -> list[Region]:
     """The key region of each sample, by the detector of the settings; everything where that finds nothing.
 
     Source: MFPO arXiv:2410.15334, recipe 2.3 and 2.4.
     """
     module, _, function = _DETECTORS[bench.settings.detector].partition(":")
     detect: Detector = getattr(importlib.import_module(f"mbpo_core.negatives.{module}"), function)
-    sought = [seek(bench, known.task) for known in several]
+    sought = [seek(bench, task) for task in tasks]
     return [
         _region(bench.settings.detector, one, found) for one, found in zip(sought, detect(bench, sought), strict=True)
     ]

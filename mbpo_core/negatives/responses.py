@@ -50,6 +50,11 @@ def given(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
     return [absent if known.task.rejected is None else Made() for known in several]
 
 
+def own(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
+    """What the policy says to the clean image by itself, where that is wrong; nothing is attacked or written anew."""
+    return [Made(rejected=known.clean.answer.text) for known in several]
+
+
 def dropped_image(bench: Bench, several: Sequence[Known]) -> list[Made | Unmade]:
     """The first half of the right answer's tokens, finished without the image.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ class Slot:
     Attributes:
         place: of the item among all items.
         stopped: why the item is finished; None while it goes on.
+        curve: mean log p of what is aimed at, before each step.
         next_check: steps after which a changed answer is worth decoding.
     """
 
@@ -33,6 +34,7 @@ class Slot:
     current: Tensor
     momentum: Tensor
     steps: int = 0
+    curve: list[float] = field(default_factory=list)
     stopped: Stopped | None = None
     checks: int = 0
     next_check: int = 0
@@ -78,6 +80,7 @@ class Slot:
             self.current,
             self.rounded(),
             steps=self.steps,
+            curve=self.curve,
             stopped=self.stopped or "steps",
             checks=self.checks,
             proof=self.proof,

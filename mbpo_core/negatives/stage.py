@@ -35,7 +35,8 @@ def run(context: StageContext) -> None:
     """
     _mine(context)
     written = context.output.reader("part")
-    summary = summarize(written.rows(columns=list(COLUMNS)), written.rows("dropped", columns=["row"]))
+    letters = written.rows("dropped", columns=["reason", "row"])
+    summary = summarize(written.rows(columns=list(COLUMNS)), letters, context.config.min_distinct)
     context.output.add_json("mining.json", summary)
     context.progress.log(
         "negatives: {kept} of {attacked} kept, {flipped} of {clean_correct} flipped".format(**summary["all"])

@@ -1,25 +1,31 @@
-"""Small inline SVG charts: lines, histogram, and a track of values with intervals. No dependency, no script.
+"""The page's charts: lines, histograms, bars, and values with intervals.
 
-Colours come from the page's style sheet through the classes `s-<name>` (see `series_class`), so that charts follow
-light and dark mode. All text is escaped.
+matplotlib draws them; `svg.element` makes them follow light and dark. A series has the style class `s-<name>` (see
+`series_class`), from which the style sheet gives it its colour and dash.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mbpo_core.methods import METHODS
+from mbpo_core.reports.svg import INK, PANEL, SERIES, drawing, element, printable
 
-WIDTH, HEIGHT = 360.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 8.0, 8.0, 26.0
-_BAR_STEP = 44.0
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 5.0, 2.8  # inches of 72 units: on a phone a unit is about a pixel
+BINS = 30
 NAMED_SERIES: tuple[str, ...] = ("base", "sft", "dpo", "trained")
 OTHER_SERIES = 8  # classes for all other labels: four colours, each with two dashes and shapes
+_SHAPES = {"s-base": "o", "s-trained": "o", "s-sft": "s", "s-dpo": "D"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Mark:
-    """One value on a track, with its interval."""
+    """One value with its interval."""
 
     name: str
     style: str
@@ -71,216 +77,171 @@ def series_class(label: str) -> str:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, y_label: str, marks: Sequence[float] = (), note: str = ""
+    title: str,
+    series: Sequence[Series],
+    *,
+    y_label: str,
+    over: str = "optimizer steps",
+    marks: Sequence[float] = (),
+    note: str = "",
 ) -> Chart:
-    """Lines over optimizer steps.
+    """Lines over steps.
 
     Args:
         title: heading, also the picture's accessible name.
-        series: lines; empty ones are left out.
-        y_label: unit of the vertical axis, for the description.
+        series: lines; empty ones are left out. A missing value interrupts its line.
+        y_label: unit of the vertical axis.
+        over: what the horizontal axis counts, for the description.
         marks: x where a round starts, drawn as a dashed line.
         note: printed below.
     """
     drawn = [line for line in series if line.numbers]
     if not drawn:
-        return Chart(title, _nothing(title), note=note, empty=True)
-    xs = [x for line in drawn for x, _ in line.numbers]
-    ys = [y for line in drawn for _, y in line.numbers]
-    x_ticks = [tick for tick in nice_ticks(min(xs), max(xs), 5) if tick == round(tick)]
-    frame = _Frame(min(xs), max(xs), *_padded(ys))
-    parts = [_grid(frame, x_ticks, nice_ticks(frame.bottom, frame.top, 5))]
-    for x in marks:
-        at = f"{frame.x(x):.1f}"
-        parts.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-    parts += [_line(frame, line) for line in drawn]
-    said = "; ".join(f"{line.name}: {line.numbers[0][1]:.3g} to {line.numbers[-1][1]:.3g}" for line in drawn)
-    description = f"{y_label} over optimizer steps. {said}."
-    return Chart(title, _svg(title, description, "".join(parts)), [(line.style, line.name) for line in drawn], note)
+        return _nothing(title, note)
+    with drawing():
+        figure, axes = _axes(y_label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        for x in marks:
+            axes.axvline(x, color=INK, linestyle="--", linewidth=1, gid="s-mark")
+        for line in drawn:
+            ys = [math.nan if y is None or not math.isfinite(y) else y for _, y in line.points]
+            shape = "o" if len(line.numbers) < 3 else ""
+            axes.plot([x for x, _ in line.points], ys, shape + "-", ms=5, color=SERIES, gid=f"{line.style} line")
+        said = "; ".join(f"{line.name}: {line.numbers[0][1]:.3g} to {line.numbers[-1][1]:.3g}" for line in drawn)
+        svg = element(figure, title, f"{y_label} over {over}. {said}.")
+    return Chart(title, svg, [(line.style, line.name) for line in drawn], note)
 
 
-def histogram(title: str, groups: Sequence[tuple[str, str, Sequence[float]]], *, unit: str, bins: int = 30) -> Chart:
-    """Counts of several groups of numbers over the same bins.
+def histogram(
+    title: str,
+    groups: Sequence[tuple[str, str, Sequence[float]]],
+    *,
+    unit: str,
+    cut: float | None = None,
+    stacked: bool = False,
+    note: str = "",
+) -> Chart:
+    """Counts of several groups of numbers over the same equal bins, from the smallest to the largest value.
 
     Args:
         title: heading.
         groups: (name, style class, values).
-        unit: of the values, for axis and description.
-        bins: number of equal bins from the smallest to the largest value.
+        unit: of the values.
+        cut: drawn as a dashed line, if given.
+        stacked: each group stands on the one before, as parts of a whole; else they overlap.
+        note: printed below.
     """
-    values = [value for _, _, numbers in groups for value in numbers if math.isfinite(value)]
-    if not values:
-        return Chart(title, _nothing(title), empty=True)
-    low, high = min(values), max(values)
-    width = (high - low) / bins or 1.0
-    counts = [(name, style, _count(numbers, low, width, bins)) for name, style, numbers in groups]
-    frame = _Frame(low, low + width * bins, 0.0, float(max(max(heights) for _, _, heights in counts)) * 1.05)
-    parts = [_grid(frame, nice_ticks(frame.left, frame.right, 5), nice_ticks(0, frame.top, 5))]
-    parts += [_steps(frame, style, heights, width) for _, style, heights in counts]
-    if frame.left < 0 < frame.right:
-        parts.append(
-            f'<line class="mark" x1="{frame.x(0):.1f}" x2="{frame.x(0):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+    import numpy as np
+
+    finite = [(name, style, [value for value in values if math.isfinite(value)]) for name, style, values in groups]
+    filled = [group for group in finite if group[2]]
+    if not filled:
+        return _nothing(title, note)
+    every = [value for *_, values in filled for value in values]
+    edges = np.linspace(min(every), max(every) if max(every) > min(every) else min(every) + 1, BINS + 1)
+    with drawing():
+        figure, axes = _axes(f"count over {unit}")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        floor = np.zeros(BINS)
+        for _, style, values in filled:
+            counts = np.histogram(values, edges)[0]
+            faint = {"fill": True, "facecolor": SERIES, "edgecolor": SERIES, "linewidth": 1.2}
+            axes.stairs(floor + counts, edges, baseline=floor, gid=f"{style} area", **faint)
+            floor = floor + counts if stacked else floor
+        if cut is not None:
+            axes.axvline(cut, color=INK, linestyle="--", linewidth=1.2, gid="s-mark")
+        said = "; ".join(
+            f"{name}: {len(values):,} values, median {statistics.median(values):.3g}" for name, _, values in filled
         )
-    said = "; ".join(
-        f"{name}: {len(numbers)} values, median {_median(numbers):.3g}" for name, _, numbers in groups if numbers
-    )
-    svg = _svg(title, f"Histogram in {unit}. {said}.", "".join(parts))
-    return Chart(title, svg, [(style, name) for name, style, _ in groups])
+        svg = element(figure, title, f"Histogram in {unit}. {said}.")
+    return Chart(title, svg, [(style, name) for name, style, _ in filled], note)
 
 
 def bars(title: str, values: Sequence[tuple[str, str, float]], *, note: str = "") -> Chart:
-    """One horizontal bar a number, from zero, with the number at its end.
+    """One horizontal bar a number, from zero, with name and number above it.
 
     Args:
         title: heading.
         values: (name, style class, value), finite.
         note: printed below.
     """
-    low, high = min(0.0, *(value for *_, value in values)), max(0.0, *(value for *_, value in values))
-    frame = _Frame(low, high if high > low else low + 1, 0, 1)
-    parts, zero = [], frame.x(0)
-    for place, (name, style, value) in enumerate(values):
-        top, end = TOP + 18 + place * _BAR_STEP, frame.x(value)
-        said = f"{name} {value:.3g}".replace("-", "−")
-        left, width = min(zero, end), max(abs(end - zero), 1)
-        parts.append(f'<text x="{LEFT}" y="{top - 6:.1f}">{escape(said)}</text>')
-        parts.append(f'<rect class="length {style}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="16"/>')
-        parts.append(f'<line class="mark" x1="{zero:.1f}" x2="{zero:.1f}" y1="{top - 3:.1f}" y2="{top + 19:.1f}"/>')
-    said = "; ".join(f"{name}: {value:.3g}" for name, _, value in values)
-    svg = _svg(title, f"Bars from zero. {said}.", "".join(parts), TOP + len(values) * _BAR_STEP)
+    with drawing():
+        figure, axes = _rows(len(values))
+        for place, (name, style, value) in enumerate(values):
+            axes.barh(place, value, height=0.36, color=SERIES)[0].set_gid(f"{style} length")
+            _name(axes, place, f"{name} {value:.3g}")
+        axes.axvline(0, color=INK, linewidth=1)
+        said = "; ".join(f"{name}: {value:.3g}" for name, _, value in values)
+        svg = element(figure, title, f"Bars from zero. {said}.")
     return Chart(title, svg, note=note)
 
 
-def track(title: str, marks: Sequence[Mark], *, low: float, high: float) -> Markup:
-    """One line of a dumbbell chart: values with interval whiskers between `low` and `high`, as wide as its place.
+def intervals(title: str, marks: Sequence[Mark], *, low: float, high: float, note: str = "") -> Chart:
+    """A line a policy: its name and value, and below it the value with its interval, on a fixed axis.
 
-    Coordinates are percentages, so the drawing stretches with the page while its marks keep their shape.
+    Args:
+        title: heading.
+        marks: in percent; what lies outside `low` to `high` is drawn at the border.
+        low, high: ends of the axis.
+        note: printed below.
     """
 
-    def at(value: float) -> str:
-        return f"{100 * min(max((value - low) / (high - low or 1), 0), 1):.2f}%"
+    def inside(value: float) -> float:
+        return min(max(value, low), high)
 
-    rows = [f'<line class="grid" x1="{p}%" x2="{p}%" y1="0" y2="100%"/>' for p in (0, 25, 50, 75, 100)]
-    if len(marks) > 1:
-        rows.append(f'<line class="link" x1="{at(marks[0].value)}" x2="{at(marks[-1].value)}" y1="50%" y2="50%"/>')
-    rows += [
-        f'<line class="whisker {mark.style}" x1="{at(mark.low)}" x2="{at(mark.high)}" y1="50%" y2="50%"/>'
-        f'<svg x="{at(mark.value)}" y="50%" overflow="visible">'
-        f'<path class="dot {mark.style}" d="{_shape(mark.style)}"><title>{escape(mark.name)}</title></path></svg>'
-        for mark in marks
-    ]
-    said = "; ".join(f"{mark.name} {mark.value:.3g}" for mark in marks)
-    return Markup(
-        f'<svg class="track" role="img" aria-label="{escape(title)}: {escape(said)}" width="100%" height="30">'
-        f"{''.join(rows)}</svg>"
-    )
-
-
-def nice_ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that lie in low..high."""
-    if not high > low:
-        return [low]
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    with drawing():
+        figure, axes = _rows(len(marks))
+        axes.set_xlim(low, high)
+        for place, mark in enumerate(marks):
+            ends = [inside(mark.low), inside(mark.high)]
+            axes.plot(ends, [place] * 2, color=SERIES, linewidth=2.5, gid=f"{mark.style} whisker", clip_on=False)
+            face = PANEL if mark.style == "s-base" else SERIES
+            dot = {"marker": _shape(mark.style), "ms": 8, "mfc": face, "mec": SERIES, "mew": 2, "clip_on": False}
+            axes.plot([inside(mark.value)], [place], color=SERIES, gid=f"{mark.style} dot", **dot)
+            _name(axes, place, f"{printable(mark.name, 34)}  {mark.value:.1f}  ({mark.low:.1f} to {mark.high:.1f})")
+        said = "; ".join(f"{mark.name} {mark.value:.3g}, {mark.low:.3g} to {mark.high:.3g}" for mark in marks)
+        svg = element(figure, title, f"Values with intervals. {said}.")
+    return Chart(title, svg, note=note)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """From data to drawing coordinates."""
+def _axes(unit: str) -> tuple[Figure, Any]:
+    """A figure with one pair of axes; the unit stands at its upper left."""
+    from matplotlib.figure import Figure
 
-    left: float
-    right: float
-    bottom: float
-    top: float
-
-    def x(self, value: float) -> float:
-        return LEFT + (value - self.left) / (self.right - self.left or 1) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.bottom) / (self.top - self.bottom or 1) * (HEIGHT - TOP - BOTTOM)
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    axes = figure.add_axes((0.15, 0.1, 0.83, 0.79))  # room for "1.25e−05" at the left
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.set_title(printable(unit), loc="left", fontsize=11, color=INK)
+    return figure, axes
 
 
-def _svg(title: str, description: str, body: str, height: float = HEIGHT) -> Markup:
-    return Markup(
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH:g} {height:g}" aria-label="{escape(title)}">'
-        f"<desc>{escape(description)}</desc>{body}</svg>"
-    )
+def _rows(count: int) -> tuple[Figure, Any]:
+    """A figure of so many lines, the first one on top."""
+    from matplotlib.figure import Figure
+
+    height = 0.4 + 0.46 * count
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0.02, 0.3 / height, 0.94, 1 - 0.35 / height))
+    axes.set_ylim(count - 0.6, -0.75)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    return figure, axes
 
 
-def _nothing(title: str) -> Markup:
-    text = f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no values</text>'
-    return _svg(title, "No values.", text)
+def _name(axes: Any, place: int, text: str) -> None:
+    """Text above a line of `_rows`."""
+    at = axes.get_yaxis_transform()
+    axes.text(0, place - 0.28, printable(text.replace("-", "−"), 80), transform=at, va="bottom")
 
 
-def _grid(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
-    parts = []
-    for tick in y_ticks:
-        at = frame.y(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{at + 3.5:.1f}" text-anchor="end">{_tick(tick)}</text>')
-    parts += [
-        f'<text x="{frame.x(tick):.1f}" y="{HEIGHT - 9}" text-anchor="middle">{_tick(tick)}</text>' for tick in x_ticks
-    ]
-    return "".join(parts)
-
-
-def _tick(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
-
-
-def _line(frame: _Frame, line: Series) -> str:
-    """A path that is interrupted where a value is missing; a lone point becomes a dot."""
-    path, pen_down = [], False
-    for x, y in line.points:
-        if y is None or not math.isfinite(y):
-            pen_down = False
-            continue
-        path.append(f"{'L' if pen_down else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}")
-        pen_down = True
-    if len(line.numbers) == 1:
-        ((x, y),) = line.numbers
-        return f'<circle class="dot {line.style}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
-    return f'<path class="line {line.style}" d="{"".join(path)}"/>'
-
-
-def _steps(frame: _Frame, style: str, heights: Sequence[int], width: float) -> str:
-    path = [f"M{frame.x(frame.left):.1f} {frame.y(0):.1f}"]
-    for index, height in enumerate(heights):
-        start = frame.left + index * width
-        path.append(f"L{frame.x(start):.1f} {frame.y(height):.1f}L{frame.x(start + width):.1f} {frame.y(height):.1f}")
-    path.append(f"L{frame.x(frame.right):.1f} {frame.y(0):.1f}Z")
-    return f'<path class="area {style}" d="{"".join(path)}"/>'
+def _nothing(title: str, note: str) -> Chart:
+    with drawing():
+        figure, axes = _axes("")
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no values", ha="center", color=INK)
+        return Chart(title, element(figure, title, "No values."), note=note, empty=True)
 
 
 def _shape(style: str) -> str:
-    """Policies differ in shape as well as colour: circle, square, diamond; triangles up and down for all others."""
-    shapes = {
-        "s-trained": "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0",
-        "s-base": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0",
-        "s-sft": "M-4.5 -4.5h9v9h-9z",
-        "s-dpo": "M0 -6L6 0L0 6L-6 0z",
-    }
-    down = style[-1:] in "4567"
-    return shapes.get(style, "M0 5.5L5.5 -4.5H-5.5z" if down else "M0 -5.5L5.5 4.5H-5.5z")
-
-
-def _padded(ys: Sequence[float]) -> tuple[float, float]:
-    low, high = min(ys), max(ys)
-    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return low - pad, high + pad
-
-
-def _count(numbers: Sequence[float], low: float, width: float, bins: int) -> list[int]:
-    heights = [0] * bins
-    for value in numbers:
-        if math.isfinite(value):
-            heights[min(int((value - low) / width), bins - 1)] += 1
-    return heights
-
-
-def _median(numbers: Sequence[float]) -> float:
-    ordered = sorted(numbers)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    """Policies differ in shape as well as colour: circles, square, diamond; triangles up and down for all others."""
+    return _SHAPES.get(style, "v" if style[-1:] in "4567" else "^")

@@ -9,7 +9,8 @@ from typing import Any
 from mbpo_core.methods import title_of
 from mbpo_core.reports.charts import Chart, Series, line_chart, series_class
 from mbpo_core.reports.margins import margin_charts
-from mbpo_core.reports.sources import method_label, named_of, rounds_of
+from mbpo_core.reports.rollouts import entropies
+from mbpo_core.reports.sources import filled, method_label, named_of, rounds_of
 from mbpo_core.stage import Reader
 
 Steps = Sequence[Mapping[str, Any]]
@@ -72,7 +73,11 @@ def curves_section(inputs: Mapping[str, Reader]) -> Curves | None:
     if not runs:
         return None
     starts = [step["at"] for step in (method.steps if method else ()) if step["starts_round"]][1:]
-    charts = [*(_of_method(method, starts) if method and method.steps else []), *_of_all(runs, baselines, starts)]
+    charts = [
+        *(_of_method(method, starts) if method and method.steps else []),
+        *(_of_rollouts(method, inputs, starts) if method and method.steps else []),
+        *_of_all(runs, baselines, starts),
+    ]
     # A method without groups has no reward, one without pairs no log-probs of them: no empty charts for these.
     charts = [chart for chart in charts if not chart.empty]
     return Curves(charts, [(run.title, _line(run.steps)) for run in runs], starts)
@@ -112,6 +117,15 @@ def _of_method(method: _Trained, starts: Sequence[float]) -> list[Chart]:
         clipped = method.line("clip_fraction", "clipped tokens")
         charts.append(line_chart("Clip fraction", [clipped], y_label="share", marks=starts))
     return charts
+
+
+def _of_rollouts(method: _Trained, inputs: Mapping[str, Reader], starts: Sequence[float]) -> list[Chart]:
+    """Entropy of what each round sampled, at the step where the round starts."""
+    found = entropies(filled(rounds_of(inputs, "rollouts")))
+    places = [step["at"] for step in method.steps if step["starts_round"]]
+    line = Series("entropy", method.style, list(zip(places, found, strict=False)))
+    note = "minus the mean log-probability of a round's sampled tokens, where the round starts"
+    return [line_chart("Entropy of rollouts", [line], y_label="nats per token", marks=starts, note=note)]
 
 
 def _of_all(runs: Sequence[_Trained], baselines: Sequence[_Trained], starts: Sequence[float]) -> list[Chart]:

@@ -15,7 +15,7 @@ GLOBAL = "global"
 _WAYS = {
     "question": "another image of the same question",
     "embedding": "a similar image",
-    "edit": "the key region recoloured",
+    "recolour": "the thing in the key region painted in another colour",
 }
 
 
@@ -34,8 +34,9 @@ def how_found(attack: Mapping[str, Any]) -> str:
         attack: the row's `attack`, of unknown make: every entry may be missing or of another type.
     """
     way, sample = attack.get("from"), attack.get("sample")
-    if way == "edit":
-        return f"key region recoloured, hue turned by {_number(attack.get('degrees'), '.0f')}°"
+    if way == "recolour":
+        side = "; the painted picture is the clean one" if attack.get("swapped") is True else ""
+        return f"painted {attack.get('new')} instead of {attack.get('old')}{side}"
     if sample is not None:
         near = f", cosine {_number(attack['cosine'], '.2f')}" if "cosine" in attack else ""
         return f"{_search(way, attack.get('same_question'))}: {sample} (“{attack.get('answer')}”){near}"

@@ -56,7 +56,7 @@ def words_for(kind: str) -> Words:
 
 def changed_in_place(kind: str, attack: Mapping[str, Any]) -> bool:
     """Whether a row's rejected image is its clean one with other pixels; a counterfactual one may be either."""
-    return attack.get("from") == "edit" or words_for(kind).in_place
+    return attack.get("from") == "recolour" or words_for(kind).in_place
 
 
 def stayed_right(kind: str) -> str:

@@ -1,6 +1,6 @@
-"""Where every number on the page comes from: digests, seeds, versions, settings.
+"""Where every number on the page comes from, and what it cost: digests, seeds, versions, settings, seconds.
 
-Times, hosts and users are left out, so that equal inputs give an equal page.
+Dates, hosts and users are left out, so that a page made again of the same artifacts is the same page.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from markupsafe import Markup, escape
+
 from mbpo_core.stage import Reader
+
+_SETTINGS = 50_000  # characters of a stage's settings that are shown
 
 
 @dataclass(frozen=True)
 class Source:
-    """One artifact."""
+    """One artifact; `made_from` are the keys of what it read. Costs are seconds."""
 
     key: str
     digest: str
@@ -22,7 +26,12 @@ class Source:
     rows: int
     dropped: int
     seed: str
-    config: str
+    made_from: list[str]
+    device: str
+    seconds: float
+    cpu_seconds: float
+    accelerator_seconds: float
+    config: Markup
     warnings: list[str]
 
 
@@ -31,6 +40,7 @@ class Lineage:
     """The footer."""
 
     sources: list[Source]
+    total: tuple[float, float, float]  # seconds, of a CPU, of accelerators
     libraries: list[tuple[str, str]]
     policies: list[tuple[str, str]]  # label, digest of those that were compared
 
@@ -42,12 +52,17 @@ def lineage_section(inputs: Mapping[str, Reader]) -> Lineage:
     policies = [(label, ref.digest) for label, ref in compared.items()]
     for reader in inputs.values():
         libraries |= reader.manifest.libraries
-    return Lineage([_source(key, reader) for key, reader in inputs.items()], sorted(libraries.items()), policies)
+    sources = [_source(key, reader) for key, reader in inputs.items()]
+    columns = zip(*((one.seconds, one.cpu_seconds, one.accelerator_seconds) for one in sources), strict=True)
+    seconds, cpu, accelerator = map(sum, columns) if sources else (0.0, 0.0, 0.0)
+    return Lineage(sources, (seconds, cpu, accelerator), sorted(libraries.items()), policies)
 
 
 def _source(key: str, reader: Reader) -> Source:
     manifest = reader.manifest
     seed = manifest.identity.get("seed")
+    checkpoints = (policy.artifact for policy in manifest.policies.values())
+    read = [*manifest.inputs.values(), *(ref for ref in checkpoints if ref is not None)]
     return Source(
         key=key,
         digest=manifest.digest,
@@ -55,6 +70,11 @@ def _source(key: str, reader: Reader) -> Source:
         rows=manifest.rows.get("part", 0),
         dropped=sum(manifest.dropped.values()),
         seed="" if seed is None else str(seed),
-        config=json.dumps(manifest.config, indent=1, sort_keys=True),
+        made_from=list(dict.fromkeys(ref.key or ref.stage for ref in read)),
+        device=manifest.device,
+        seconds=manifest.seconds,
+        cpu_seconds=manifest.cpu_seconds,
+        accelerator_seconds=manifest.accelerator_seconds,
+        config=escape(json.dumps(manifest.config, indent=1, sort_keys=True)[:_SETTINGS]),
         warnings=list(manifest.warnings),
     )

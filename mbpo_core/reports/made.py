@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mbpo_core.reports.comparing import Captioned, Looks, factor_for, looks_of, side_by_side
 from mbpo_core.reports.finding import GLOBAL, how_found, region_line
+from mbpo_core.reports.gallery import Controls, Traits, controls, object_of
 from mbpo_core.reports.kinds import plain
 from mbpo_core.reports.negatives import NegativeFacts, negatives_section
 from mbpo_core.reports.pictures import decode, is_blank, outlined, picture
@@ -32,8 +33,15 @@ class ImageCard:
     clean_answer: str
     rejected_answer: str
     logprobs: tuple[float, float]
+    question_kind: str
+    object: str
     region: str
     found: str
+
+    @property
+    def traits(self) -> Traits:
+        clean, rejected = self.logprobs
+        return Traits({"kind": self.question_kind, "object": self.object}, {"loss": clean - rejected})
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class MadeImages:
     """The section on rejected images; `facts` say what these did, as for negatives."""
 
     cards: list[ImageCard]
+    controls: Controls
     total: int
     factor: int
     facts: NegativeFacts
@@ -60,11 +69,14 @@ def images_section(rounds: Rounds, wanted: int) -> MadeImages | None:
     rows = [(index, row) for index, _, row in spread_rows(rounds, wanted)]
     looks = [looks_of(row, row["kind"], parse_meta(row["attack"])) for _, row in rows]
     factor = factor_for(looks)
+    cards = [
+        _card(row, seen, factor, f"round {index + 1}" if len(rounds) > 1 else "")
+        for (index, row), seen in zip(rows, looks, strict=True)
+    ]
+    names = {"kind": "kind", "object": "object"}
     return MadeImages(
-        cards=[
-            _card(row, seen, factor, f"round {index + 1}" if len(rounds) > 1 else "")
-            for (index, row), seen in zip(rows, looks, strict=True)
-        ],
+        cards=cards,
+        controls=controls(cards, names, {"loss": "what the rejected image costs log p(chosen)"}),
         total=sum(reader.count() for _, reader in rounds),
         factor=factor,
         facts=facts,
@@ -83,6 +95,8 @@ def _card(row: Row, looks: Looks, factor: int, round_name: str) -> ImageCard:
         clean_answer=row["clean_answer"],
         rejected_answer=row["attacked_answer"],
         logprobs=(row["logprob_clean"], row["logprob_rounded"]),
+        question_kind=plain(row["question_kind"]),
+        object=object_of(parse_meta(row["meta"])),
         region=region_line(row),
         found=how_found(parse_meta(row["attack"])),
     )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from mbpo_core.reports.charts import Chart
 from mbpo_core.reports.finding import found_counts, says_the_other
 from mbpo_core.reports.kinds import Words, origin, settings_line, words_for
+from mbpo_core.reports.likelihoods import likelihood_charts
 from mbpo_core.reports.sources import Rounds, filled, parse_meta, percent, same_words
 from mbpo_core.stage import Reader, Row
 
 COLUMNS: tuple[str, ...] = (
-    "kind", "question_kind", "chosen", "rejected", "clean_answer", "clean_correct", "attacked_answer", "blind_answer",
-    "flipped", "flipped_unrounded", "logprob_clean", "logprob_attacked", "logprob_rounded", "perturbation_linf",
-    "detector", "attack", "meta",
+    "kind", "chosen", "rejected", "clean_answer", "attacked_answer", "blind_answer", "logprob_clean",
+    "logprob_attacked", "logprob_rounded", "perturbation_linf", "detector", "attack", "meta",
 )  # fmt: skip
+_OUTCOMES: tuple[tuple[str, str, str], ...] = (
+    ("to_prior", "to the prior's answer", "what the language prior says, where the data tell it and it is wrong"),
+    ("to_other", "to another wrong answer", ""),
+    ("to_nonsense", "to nonsense", "empty, repeating itself, or no answer of its kind"),
+    ("to_refusal", "to a refusal", "no answer, or a remark on the image"),
+)
+"""Counts of mining.json that add up to all flips, in words, and how they were counted."""
 
 Line = tuple[str, str, str]
 """What was counted, the count, and how it was counted."""
@@ -43,6 +51,7 @@ class NegativeFacts:
         by_kind: over all rounds.
         counts: what was counted and by what: detectors of key regions, ways to a rejected image.
         says: how often the policy answers another image of the same question as that image's own sample does.
+        charts: how likely the chosen answers were, before and after.
     """
 
     title: str
@@ -54,6 +63,7 @@ class NegativeFacts:
     by_kind: list[list[str]]
     counts: list[tuple[str, list[tuple[str, int]]]]
     says: str
+    charts: list[Chart]
 
 
 def negatives_section(rounds: Rounds) -> NegativeFacts | None:
@@ -73,6 +83,7 @@ def negatives_section(rounds: Rounds) -> NegativeFacts | None:
         by_kind=_by_kind(several),
         counts=found_counts(rows),
         says=says_the_other(rows),
+        charts=likelihood_charts(first.words, rows) if first.shows_images else [],
     )
 
 
@@ -82,59 +93,66 @@ class _Mined:
 
     Attributes:
         rows: the negatives.
-        unmoved: question kinds of the samples that gave none, because their answer stayed right.
+        counts: of mining.json: over all samples that were attacked, kept or not.
+        by_kind: the same by question kind.
         shows_images: the rejected side is an image that the policy was asked about.
     """
 
     kind: str
     rows: list[Row]
-    unmoved: Counter[str]
+    counts: Mapping[str, Any]
+    by_kind: Mapping[str, Mapping[str, Any]]
     shows_images: bool
 
     @classmethod
     def of(cls, reader: Reader) -> _Mined:
         rows = list(reader.rows(columns=COLUMNS))
         shows = bool(reader.slice(0, 1, columns=["rejected_images"])[0]["rejected_images"])
-        return cls(rows[0]["kind"], rows, _unmoved_kinds(reader) if shows else Counter(), shows)
+        mining = reader.json("mining.json")
+        return cls(rows[0]["kind"], rows, mining["all"], mining["by_kind"], shows)
 
     @property
     def words(self) -> Words:
         return words_for(self.kind)
 
-    @property
-    def right(self) -> list[Row]:
-        return [row for row in self.rows if row["clean_correct"]]
-
     def lines(self) -> list[Line]:
         """All facts of this mining."""
+        counts = self.counts
+        right = percent(counts["clean_correct"], counts["attacked"])
+        first = (
+            "Right on the clean image",
+            right,
+            "of all samples that were tried, whether they gave a negative or not",
+        )
         if not self.shows_images:
-            return [self._right_line(), *_of_answers(self.rows)]
-        flips = [*self._flips(), *self._unmoved_line()]
-        return [self._right_line(), *flips, *_directions(self.rows, self.words), *self._likelihoods()]
-
-    def _right_line(self) -> Line:
-        unmoved = self.unmoved.total()
-        right = percent(len(self.right) + unmoved, len(self.rows) + unmoved)
-        note = f"of the samples that gave a negative or stayed right under {self.words.by}" if unmoved else ""
-        return "Right on the clean image", right, note
-
-    def _unmoved_line(self) -> list[Line]:
-        unmoved = self.unmoved.total()
-        what = f"Stayed right under {self.words.by}, and gave no negative"
-        return [(what, f"{unmoved:,}", "counted among those that were right")] if unmoved else []
+            return [first, *_of_answers(self.rows)]
+        return [first, *self._flips(), *self._directions(), *self._likelihoods()]
 
     def _flips(self) -> list[Line]:
-        whole = len(self.right) + self.unmoved.total()
-        before = sum(row["flipped_unrounded"] for row in self.right)
-        after = percent(sum(row["flipped"] for row in self.right), whole)
+        counts = self.counts
+        whole, before = counts["clean_correct"], counts["flipped_unrounded"]
+        after = percent(counts["flipped"], whole)
         if not self.words.in_ball:
             return [("of these, answered otherwise on the rejected image", after, "")]
-        survived = sum(row["flipped"] and row["flipped_unrounded"] for row in self.right)
-        return [
-            (f"of these, flipped by {self.words.by}", percent(before, whole), "before rounding"),
-            ("of these flips, still there on the saved 8-bit image", percent(survived, before), ""),
-            ("Flipped on the saved image", after, "the same question, rounding included"),
-        ]
+        lines = [(f"of these, flipped by {self.words.by}", percent(before, whole), "before rounding")]
+        if "flips_kept_by_rounding" in counts:
+            survived = percent(counts["flips_kept_by_rounding"], before)
+            lines.append(("of these flips, still there on the saved 8-bit image", survived, ""))
+        return [*lines, ("Flipped on the saved image", after, "the same question, rounding included")]
+
+    def _directions(self) -> list[Line]:
+        """Where the changed answers went; an artifact from before this was counted says nothing."""
+        counts, what = self.counts, "Flips" if self.words.in_ball else "Changed answers"
+        if "to_blind" not in counts:
+            return []
+        lines = [(f"{what} {words}", percent(counts[name], counts["flipped"]), note) for name, words, note in _OUTCOMES]
+        if counts["prior_told"]:
+            to_prior = percent(counts["to_prior"], counts["prior_told"])
+            lines.append(
+                ("The prior's answer, where the prior is known to be wrong", to_prior, "a flip can reach it there")
+            )
+        to_blind = percent(counts["to_blind"], counts["flipped"])
+        return [*lines, (f"{what} to what the policy says without the image", to_blind, "among all of the above")]
 
     def _likelihoods(self) -> list[Line]:
         def mean(column: str) -> float:
@@ -166,28 +184,6 @@ def _title(mined: _Mined) -> str:
 
 def _flipped(words: Words) -> str:
     return "of these, flipped on the saved image" if words.in_ball else "of these, answered otherwise"
-
-
-def _unmoved_kinds(negatives: Reader) -> Counter[str]:
-    """Question kinds of the samples that were dropped because their answer stayed right on the rejected image."""
-    if not negatives.manifest.dropped.get("same_answer"):
-        return Counter()
-    letters = negatives.rows("dropped", columns=["reason", "row"])
-    samples = [parse_meta(letter["row"]) for letter in letters if letter["reason"] == "same_answer"]
-    return Counter(str(sample.get("kind")) for sample in samples if sample.get("clean_correct", True))
-
-
-def _directions(rows: Sequence[Row], words: Words) -> list[Line]:
-    """Where the changed answers went."""
-    flips = [row for row in rows if row["flipped"]]
-    what = "Flips" if words.in_ball else "Changed answers"
-    to_blind = sum(same_words(row["attacked_answer"], row["blind_answer"]) for row in flips)
-    lines = [(f"{what} to what the policy says without the image", percent(to_blind, len(flips)), "word for word")]
-    if told := _told(flips):
-        to_prior = percent(sum(same_words(row["attacked_answer"], answer) for row, answer in told), len(told))
-        note = f"among {what.lower()} where the prior says something else than the truth"
-        lines.append((f"{what} to the prior's answer", to_prior, note))
-    return lines
 
 
 def _of_answers(rows: Sequence[Row]) -> list[Line]:
@@ -223,16 +219,15 @@ def _merged(rounds: Sequence[Sequence[Line]]) -> list[Fact]:
 
 def _by_kind(several: Sequence[_Mined]) -> list[list[str]]:
     """A line a question kind, over all rounds."""
-    rows = [row for mined in several for row in mined.rows]
-    unmoved = sum((mined.unmoved for mined in several), Counter[str]())
+
+    def total(kind: str, name: str) -> int:
+        return sum(int(mined.by_kind.get(kind, {}).get(name, 0)) for mined in several)
+
     lines = []
-    for kind in sorted({*unmoved, *(row["question_kind"] for row in rows)}):
-        of_kind = [row for row in rows if row["question_kind"] == kind]
-        right = sum(row["clean_correct"] for row in of_kind) + unmoved[kind]
-        count = len(of_kind) + unmoved[kind]
+    for kind in sorted({kind for mined in several for kind in mined.by_kind}):
+        count, right = total(kind, "attacked"), total(kind, "clean_correct")
         line = [kind.replace("_", " "), f"{count:,}", percent(right, count)]
-        changed = percent(sum(row["flipped"] for row in of_kind), right)
-        lines.append([*line, changed] if several[0].shows_images else line)
+        lines.append([*line, percent(total(kind, "flipped"), right)] if several[0].shows_images else line)
     return lines
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from mbpo_core.config import ReportConfig
 from mbpo_core.methods import title_of
-from mbpo_core.pages import load_template
+from mbpo_core.pages import content_policy, load_template
 from mbpo_core.reports.changes import changes_section
 from mbpo_core.reports.curves import curves_section
 from mbpo_core.reports.funnel import funnel_section
@@ -22,11 +22,15 @@ from mbpo_core.reports.rollouts import rollouts_section
 from mbpo_core.reports.sources import in_pipeline_order, method_entry, method_label, rounds_of
 from mbpo_core.stage import Reader
 
+LARGEST = 9_500_000  # bytes of a page
+LONGEST = 2_000  # characters of a text on it
 _TEMPLATES = resources.files("mbpo_core.reports") / "templates"
 
 
 def build_page(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
     """The whole page; a section whose inputs are missing is left out.
+
+    A page that would be larger than LARGEST shows half as many cards, and half of these, until it is not.
 
     Args:
         inputs: readers by key: samples, negatives, pairs, negatives/images (each of these three /<round> where the
@@ -34,10 +38,22 @@ def build_page(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
         config: title, and how many pairs (and images made for pairs), rollouts and predictions are shown.
     """
     inputs = in_pipeline_order(inputs)
+    page = _filled(inputs, config)
+    while len(page.encode()) > LARGEST and (config.pairs or config.rollouts or config.predictions):
+        halves = {name: getattr(config, name) // 2 for name in ("pairs", "rollouts", "predictions")}
+        config = config.model_copy(update=halves)
+        page = _filled(inputs, config)
+    return page
+
+
+def _filled(inputs: Mapping[str, Reader], config: ReportConfig) -> str:
     negatives, pairs, images = (rounds_of(inputs, key) for key in ("negatives", "pairs", "negatives/images"))
-    return load_template("mbpo_core.reports", "report.html.j2", signed=_signed).render(
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "gallery.js"))
+    return load_template("mbpo_core.reports", "report.html.j2", longest=LONGEST, signed=_signed).render(
         title=config.title,
-        style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        style=Markup(style),
+        script=Markup(script),
+        content_policy=content_policy(style, script),
         method=_method(inputs),
         results=results_section(inputs.get("evaluation")),
         funnel=funnel_section(inputs),

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL.Image import Image
 
 LARGEST = 320  # longest side on the page, pixels; larger pictures are shrunk and stored as JPEG
+FACTOR = 16  # of differences: an attack's 8 or 16 levels fill the range
 SMALL = 128  # up to this longest side a picture is enlarged with visible pixels
 _OUTLINE = (255, 62, 165)  # of a region: a colour that stands out from the dimmed surroundings
 _DIMMED = 0.35  # what is left of the light outside a region
@@ -27,7 +30,7 @@ _SKEW = 0.02  # by so much may a mask's proportions differ from the picture's th
 class Picture:
     """An image element: data URI, size in pixels, and what it shows in words."""
 
-    uri: str
+    uri: Markup
     width: int
     height: int
     alt: str
@@ -66,7 +69,7 @@ def picture(image: Image | None, alt: str) -> Picture | None:
     else:
         image.save(buffer, format="PNG", optimize=True)
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(uri, *image.size, alt)
+    return Picture(Markup(uri), *image.size, alt)
 
 
 def largest_change(clean: Image | None, other: Image | None) -> int:
@@ -90,8 +93,11 @@ def amplified_difference(clean: Image | None, other: Image | None, factor: int) 
 
 
 def difference_factor(change: int) -> int:
-    """The largest whole factor that keeps a change of so many levels inside the picture's range."""
-    return max(1, 127 // change) if change else 1
+    """FACTOR for changes of up to 16 levels, so that pages compare; larger ones get what their range allows.
+
+    16 levels leave the range by a hair. Nothing to amplify (0) gives 1.
+    """
+    return FACTOR if 0 < change <= 16 else max(1, 127 // change) if change else 1
 
 
 def outlined(image: Image | None, mask: Image | None) -> Image | None:

@@ -1,4 +1,4 @@
-"""Before and after: the evaluation's summary as a table, a dumbbell chart and one sentence."""
+"""Before and after: the evaluation's summary as tables, values with their intervals, and one sentence."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
 from mbpo_core.methods import title_of
-from mbpo_core.reports.charts import Mark, series_class, track
+from mbpo_core.reports.charts import Chart, Mark, intervals, series_class
 from mbpo_core.stage import Reader
 
 Entry = Mapping[str, Any]
@@ -35,7 +33,6 @@ class MetricRow:
     arrow: str
     cells: list[Cell]
     differences: list[Cell]
-    track: Markup | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Results:
     compared: list[str]  # titles of the policies that differences are shown for
     base: str
     rows: list[MetricRow]
+    charts: list[Chart]
     groups: dict[str, list[MetricRow]]
     sentences: list[str] = field(default_factory=list)
     caption: str = ""
@@ -65,8 +63,9 @@ def results_section(evaluation: Reader | None) -> Results | None:
     return Results(
         policies=[(series_class(label), title_of(label)) for label in labels],
         compared=[title_of(label) for label in differences],
-        base=title_of(labels[0]),
+        base=title_of(summary["about"].get("base", labels[0])),
         rows=[_row(summary, name, differences[-1:]) for name in headline],
+        charts=[chart for name in headline if (chart := _chart(summary, name)) is not None],
         groups=groups,
         sentences=_sentences(summary),
         caption=_caption(summary["about"]),
@@ -95,7 +94,6 @@ def _row(summary: Mapping[str, Any], name: str, differences: list[str]) -> Metri
         arrow=_ARROWS.get(better, ""),
         cells=[_cell(entry, unit) for entry in entries],
         differences=[_difference(entry, unit, better) for entry in compared],
-        track=_track(described["label"], list(summary["policies"]), entries) if unit == "share" else None,
     )
 
 
@@ -123,20 +121,26 @@ def _signed(value: float) -> str:
     return "0.0" if text in ("+0.0", "−0.0") else text
 
 
-def _track(label: str, labels: list[str], entries: list[Entry]) -> Markup | None:
+def _chart(summary: Mapping[str, Any], name: str) -> Chart | None:
+    """A metric of every policy, in percent; None for one in other units, and where no policy has it."""
+    described = summary["metrics"][name]
+    entries = [(label, policy.get(name, {})) for label, policy in summary["policies"].items()]
     marks = [
-        Mark(title_of(name), series_class(name), 100 * entry["value"], 100 * entry["low"], 100 * entry["high"])
-        for name, entry in zip(labels, entries, strict=True)
+        Mark(title_of(label), series_class(label), 100 * entry["value"], 100 * entry["low"], 100 * entry["high"])
+        for label, entry in entries
         if entry.get("value") is not None
     ]
-    return track(label, marks, low=0, high=100) if marks else None
+    if described["unit"] != "share" or not marks:
+        return None
+    return intervals(f"{described['label']} {_ARROWS.get(described['better'], '')}".strip(), marks, low=0, high=100)
 
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
     """What changed on the first headline metric, and what it cost on the others that fell."""
     if not summary["differences"]:
         return []
-    base, trained = next(iter(summary["policies"])), list(summary["differences"])[-1]
+    base = summary["about"].get("base", next(iter(summary["policies"])))
+    trained = list(summary["differences"])[-1]
     before, after = summary["policies"][base], summary["policies"][trained]
     change, metrics = summary["differences"][trained], summary["metrics"]
     names = [name for name in metrics if metrics[name]["headline"] and change.get(name, {}).get("value") is not None]
@@ -156,11 +160,18 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
         if name != first and _difference(change[name], "share", metrics[name]["better"]).tone == "bad"
     ]
     if worse:
-        losses = ", ".join(f"{metrics[n]['label'].lower()} ({_signed(100 * change[n]['value'])} points)" for n in worse)
+        losses = ", ".join(
+            f"{_inside(metrics[n]['label'])} ({_signed(100 * change[n]['value'])} points)" for n in worse
+        )
         sentences.append(f"Worse beyond its interval: {losses}.")
     else:
         sentences.append("No other number in this table is worse beyond its interval.")
     return sentences
+
+
+def _inside(label: str) -> str:
+    """A label as it stands inside a sentence."""
+    return label[:1].lower() + label[1:]
 
 
 def _interval(summary: Mapping[str, Any]) -> str:
@@ -169,10 +180,11 @@ def _interval(summary: Mapping[str, Any]) -> str:
 
 def _caption(about: Mapping[str, Any]) -> str:
     level = f"{100 * about['confidence']:g} %"
+    by = " and by ".join(["question", *([", ".join(about["clusters"])] if about.get("clusters") else [])])
     if "seeds" in about:
         return f"In percent. Mean of {about['seeds']} seeds with the {level} t-interval over seeds."
     return (
-        f"In percent, with {level} intervals: Wilson for rates; bootstrap by question ({about['bootstrap']:,} draws) "
+        f"In percent, with {level} intervals: Wilson for rates; bootstrap by {by} ({about['bootstrap']:,} draws) "
         f"for other ratios and for differences, which are paired. {about['questions']:,} held-out questions, each "
         "asked of every policy."
     )

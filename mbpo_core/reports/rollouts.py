@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mbpo_core.records import message_text
+from mbpo_core.reports.gallery import Controls, Traits, controls, object_of
 from mbpo_core.reports.pictures import Picture, decode, picture
-from mbpo_core.reports.sources import dealt, filled, message_text, percent, rounds_of, spread
+from mbpo_core.reports.sources import Rounds, dealt, filled, parse_meta, percent, rounds_of, spread
 from mbpo_core.stage import Reader
 
 
@@ -32,9 +34,18 @@ class GroupCard:
     picture: Picture | None
     question: str
     answer: str
+    kind: str
+    object: str
     verifier: str
     zero_variance: bool
     attempts: list[Attempt]
+
+    @property
+    def traits(self) -> Traits:
+        rewards = "all equal" if self.zero_variance else "unequal"
+        words = {"round": str(self.round_index + 1), "kind": self.kind, "object": self.object, "rewards": rewards}
+        times = sum(attempt.times for attempt in self.attempts)
+        return Traits(words, {"reward": sum(one.times * one.reward for one in self.attempts) / max(times, 1)})
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class RoundLine:
     groups: int
     mixed: str
     reward: float
+    entropy: float | None
     verdicts: dict[str, str]
 
 
@@ -54,6 +66,25 @@ class Rollouts:
 
     rounds: list[RoundLine]
     cards: list[GroupCard]
+    controls: Controls
+
+
+def entropies(rounds: Rounds) -> list[float | None]:
+    """Entropy of what was sampled in each round, nats per token; None where nothing was.
+
+        H = -(1/N) sum_t log q(y_t)
+
+    over all N sampled tokens of a round, the closing EOS included; q is the sampling distribution (temperature
+    applied). Its expectation is the mean entropy of q at the sampled positions.
+    """
+    found = []
+    for _, reader in rounds:
+        several = [
+            completion["logprobs"] for row in reader.rows(columns=["completions"]) for completion in row["completions"]
+        ]
+        tokens = [value for logprobs in several for value in logprobs]
+        found.append(-sum(tokens) / len(tokens) if tokens else None)
+    return found
 
 
 def rollouts_section(inputs: Mapping[str, Reader], wanted: int) -> Rollouts | None:
@@ -71,9 +102,10 @@ def rollouts_section(inputs: Mapping[str, Reader], wanted: int) -> Rollouts | No
     cards: list[GroupCard] = []
     for index, reader, share in dealt(readers, wanted):
         groups = list(reader.rows(columns=["zero_variance", "completions"]))
-        lines.append(_round_line(index, groups))
+        lines.append(_round_line(index, groups, entropies([(index, reader)])[0]))
         cards += [_card(index, reader.slice(number, number + 1)[0]) for number in _shown(groups, share)]
-    return Rollouts(lines, cards)
+    names = {"round": "round", "kind": "kind", "object": "object", "rewards": "rewards"}
+    return Rollouts(lines, cards, controls(cards, names, {"reward": "mean reward"}))
 
 
 def _shown(groups: list[dict[str, Any]], wanted: int) -> list[int]:
@@ -84,7 +116,7 @@ def _shown(groups: list[dict[str, Any]], wanted: int) -> list[int]:
     return sorted(chosen)
 
 
-def _round_line(index: int, groups: list[dict[str, Any]]) -> RoundLine:
+def _round_line(index: int, groups: list[dict[str, Any]], entropy: float | None) -> RoundLine:
     completions = [completion for group in groups for completion in group["completions"]]
     verdicts = Counter(completion["verdict"] for completion in completions)
     mixed = sum(not group["zero_variance"] for group in groups)
@@ -93,6 +125,7 @@ def _round_line(index: int, groups: list[dict[str, Any]]) -> RoundLine:
         groups=len(groups),
         mixed=percent(mixed, len(groups)),
         reward=sum(completion["reward"] for completion in completions) / max(len(completions), 1),
+        entropy=entropy,
         verdicts={name: percent(verdicts[name], len(completions)) for name in ("correct", "wrong", "unparsed")},
     )
 
@@ -109,6 +142,8 @@ def _card(index: int, row: dict[str, Any]) -> GroupCard:
         picture=picture(decode(row["images"][0] if row["images"] else None), f"Image of the question: {question}"),
         question=question,
         answer=row["answer"],
+        kind=row["question_kind"].replace("_", " "),
+        object=object_of(parse_meta(row["meta"])),
         verifier=row["verifier"],
         zero_variance=row["zero_variance"],
         attempts=sorted(attempts, key=lambda attempt: (-attempt.reward, -attempt.times, attempt.text)),

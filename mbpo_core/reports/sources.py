@@ -106,12 +106,6 @@ def parse_meta(text: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def message_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The text parts of a conversation, one after the other."""
-    parts = [part.get("text") or "" for message in messages for part in message["content"]]
-    return "\n".join(part for part in parts if part)
-
-
 def same_words(one: str | None, other: str | None) -> bool:
     """Equal up to case, white space and closing punctuation."""
     return _plain(one) == _plain(other)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, overload
 
 from mbpo_core.config import SamplesConfig
+from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark
 from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
 from mbpo_core.samples.problems import Unusable
 from mbpo_core.samples.readers import JsonlReader, ParquetReader, _parquet_files
+from mbpo_core.stage import External
 
 
 class Files(Sequence[Path]):
@@ -34,6 +36,18 @@ class Files(Sequence[Path]):
     def __getitem__(self, index: int | slice) -> Path | list[Path]:
         found = self._names[index]
         return Path(found) if isinstance(found, str) else [Path(name) for name in found]
+
+
+def read_files(config: SamplesConfig) -> External:
+    """The input itself: a file, a folder with all that is in it, or those files of a folder that make up a benchmark.
+
+    Raises:
+        DataError: a benchmark's file is missing or has another layout.
+    """
+    if not is_benchmark(config):
+        return External(Path(config.path))
+    benchmark = open_benchmark(config)
+    return External(benchmark.folder, only=lambda: benchmark.files)
 
 
 def named_images(config: SamplesConfig) -> Files:
@@ -63,6 +77,8 @@ def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:
     """The image column's cells, without image bytes."""
     if config.source == "jsonl":
         yield from (row.cells[config.image_column] for row in JsonlReader(path).rows([config.image_column]))
+    elif is_benchmark(config):
+        yield from open_benchmark(config).image_cells()
     elif config.source == "parquet":
         yield from _parquet_paths(_parquet_files(path), config.image_column)
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.records import Dropped, Sample
+from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark, own_columns
 from mbpo_core.samples.normalise import STAGE, Normaliser
 from mbpo_core.samples.paths import image_root
 from mbpo_core.samples.readers import RawReader, columns_to_read, open_reader
@@ -25,11 +26,13 @@ def run(context: StageContext) -> None:
     if config.source == "demo":
         _demo(context, config)
         return
-    reader, root = open_reader(config), image_root(config)
+    reader: RawReader = open_benchmark(config) if is_benchmark(config) else open_reader(config)
+    root = image_root(config)
     total = min(reader.count, config.limit or reader.count)
     context.progress.start(STAGE, total)
     with closing(_SeenIds()) as seen:
-        _import(context, config, reader, Normaliser(config, root), seen, total)
+        mapping = own_columns(config) if is_benchmark(config) else config
+        _import(context, mapping, reader, Normaliser(mapping, root), seen, total)
 
 
 def _import(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from mbpo_core.config import PolicyConfig, TrainingConfig
 from mbpo_core.records import PreferencePair, RolloutGroup
 from mbpo_core.tables import arrow_schema
+from mbpo_core.training.monitoring import Monitors
 from mbpo_core.training.rows import ListTable, ParquetTable, Table, write_table
 
 _JOB, _PAIRS, _ROLLOUTS, _ORDER = "job.json", "pairs.parquet", "rollouts.parquet", "order.json"
@@ -38,6 +39,7 @@ class Job(BaseModel):
     round_index: int = 0
     rounds: int = 1
     work: str  # folder that outlives a killed attempt
+    monitors: Monitors = Monitors()
 
     @property
     def checkpoints(self) -> Path:

@@ -26,6 +26,7 @@ from mbpo_core.training.data import GroupSet
 from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import publish_policy
 from mbpo_core.training.reference import add_reference_logprobs, read_slips
@@ -47,7 +48,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
 
     Raises:
         DataError: there is nothing to train on, or an input cannot be used.
-        ConfigError: the settings leave nothing to learn.
+        ConfigError: the settings leave nothing to learn, or a monitor cannot be opened.
         TrainingDiverged: a loss or gradient is not finite.
     """
     _check(job)
@@ -64,8 +65,9 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
             progress.log("left out: " + ", ".join(f"{count} pairs without {what}" for what, count in left_out.items()))
         progress.start(f"training round {job.round_index + 1}/{job.rounds}", len(batches) * job.config.inner_steps)
         progress.advance(len(state.rows))
-        steps = Steps(job, engine, groups, batches, state, progress)
-        steps.run()
+        about = {**job.config.identity(), "seed": job.seed, "round_index": job.round_index, "rounds": job.rounds}
+        with watching(job.monitors, state.rows, work=state.fingerprint, settings=about, first=world.rank == 0) as watch:
+            Steps(job, engine, groups, batches, state, progress, watch).run()
         if world.rank == 0:
             _publish(policy, job, state, _summary(policy, job, groups, batches, state) | {"left_out": left_out})
         world.barrier()
@@ -82,6 +84,7 @@ def read_result(job: Job) -> tuple[TrainState, dict[str, Any]]:
 def _check(job: Job) -> None:
     """Refuse settings that cannot work before a model is loaded."""
     config = job.config
+    require_packages(job.monitors)
     if config.objective == "grpo" and config.reward_chosen == config.reward_rejected:
         raise ConfigError(
             f"training.reward_chosen and training.reward_rejected are both {config.reward_chosen}",

@@ -10,6 +10,7 @@ import numpy as np
 from mbpo_core.config import TrainingConfig
 from mbpo_core.stage import Progress, Reader, StageContext, Workers
 from mbpo_core.training.job import Job, JobRows, write_job
+from mbpo_core.training.monitoring import monitors_of
 from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
 from mbpo_core.training.rows import ListTable, Picked, Table, join_images
 
@@ -73,6 +74,7 @@ def _job(context: StageContext) -> Job:
         round_index=context.round_index,
         rounds=context.rounds,
         work=str(context.output.scratch() / "training"),
+        monitors=monitors_of(context.config, context.name),
     )
 
 

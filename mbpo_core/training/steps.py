@@ -17,6 +17,7 @@ from mbpo_core.training.job import Job
 from mbpo_core.training.losses import FIGURES, micro_loss
 from mbpo_core.training.metrics import Clock, refuse_infinite, step_row
 from mbpo_core.training.micro import MicroBatch, collate
+from mbpo_core.training.monitoring import Watch
 from mbpo_core.training.plan import Batch, GroupWeights, batch_weights, micro_batches
 from mbpo_core.training.schedule import learning_rate
 from mbpo_core.training.statistics import Statistics, reference_gains, reward_shift
@@ -36,6 +37,7 @@ class Steps:
         batches: the plan of the whole round.
         state: where training stands; kept up to date.
         progress: told every step.
+        watch: monitors that every step is written to.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class Steps:
         batches: list[Batch],
         state: TrainState,
         progress: Progress,
+        watch: Watch,
     ) -> None:
-        self.state = state
+        self.state, self._watch = state, watch
         self._job, self._config, self._engine = job, job.config, engine
         self._groups, self._batches, self._progress = groups, batches, progress
         self._stop = StopRule(job.config.stop_drop, job.config.stop_window)
@@ -145,6 +148,7 @@ class Steps:
             self.state.fired_step = row.step
         self.state.rows.append(row.model_copy(update={"stopped": fired and self._config.stop_rule}))
         self.state.next_step += 1
+        self._watch.write(self.state.rows[-1])
         figures = {
             "loss": row.loss,
             "kl": row.kl,

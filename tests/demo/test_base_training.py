@@ -12,6 +12,7 @@ from mbpo_core.demo.base_training import BaseTrainingConfig, patch_labels, train
 from mbpo_core.demo.measure import answers
 from mbpo_core.demo.objects import COLORS, OBJECTS
 from mbpo_core.demo.pools import DemoCounts, demo_samples
+from mbpo_core.demo.probes import LARGE_PROBES, SMALL_PROBES
 from mbpo_core.demo.scenes import Placed, Scene
 
 SHORT = BaseTrainingConfig(
@@ -37,7 +38,7 @@ def test_a_short_run_learns_and_reloads(tmp_path: Path) -> None:
     for name in ("absolute", "soft"):
         assert (tmp_path / name / "model.safetensors").stat().st_size <= 8e6
         texts = answers(tmp_path / name, list(demo_samples("uniform", 0, ONE_EACH)))
-        assert len(texts) == 12
+        assert len(texts) == len(LARGE_PROBES) + len(SMALL_PROBES)
 
 
 def test_equal_seeds_give_equal_weights(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from mbpo_core.demo.objects import (
     OBJECTS,
     PARTNERS,
     POOL_OBJECTS,
+    UNSEEN_PAIRS,
     object_synonyms,
 )  # fmt: skip
 from mbpo_core.demo.pools import DemoCounts, demo_samples
-from mbpo_core.demo.probes import LARGE_PROBES, SMALL_PROBES
+from mbpo_core.demo.probes import LARGE_PROBES, SHIFTED_PROBES, SMALL_PROBES
 from mbpo_core.records import CLOSED_KINDS, Sample
 
 COUNTS = DemoCounts(offline=800, online=800, eval_probe=100, eval_small_probe=50, dev_probe=60, dev_small_probe=30)
@@ -175,6 +176,31 @@ def test_probes_ask_what_their_name_says(uniform: list[Row]) -> None:
         assert any(PARTNERS.get(name) == meta["subject"] for name in meta["objects"])
     captions = [meta["conflict"] for _, meta in probes["caption"]]
     assert sum(captions) / len(captions) == pytest.approx(0.5, abs=0.15)
+
+
+def test_shifted_probes_show_what_the_pools_never_do(uniform: list[Row], natural: list[Row]) -> None:
+    apart = [set(pair) for pair in UNSEEN_PAIRS]
+    pools = [meta for sample, meta in (*uniform, *natural) if sample.split in ("offline", "online")]
+    shifted = [meta for sample, meta in uniform if meta["probe"] in SHIFTED_PROBES and sample.split == "eval"]
+    assert not any(pair <= set(meta["objects"]) for meta in pools for pair in apart)
+    assert any(len(meta["objects"]) > 2 for meta in pools)
+    assert any(pair <= set(meta["objects"]) for meta in shifted for pair in apart)
+    sizes = {name: {x1 - x0 for meta in metas for x0, _, x1, _ in (box["box"] for box in meta["boxes"])}
+             for name, metas in (("pools", pools), ("shifted", shifted))}  # fmt: skip
+    assert sizes["shifted"]
+    assert not sizes["pools"] & sizes["shifted"]
+    for meta in shifted:
+        assert meta["conflict"] is (meta["probe"] == "shifted_conflict")
+        assert meta["topic"] == "color"
+        assert meta["subject"] in {*EVAL_OBJECTS, *NEUTRAL}
+    assert all(meta["prior_answer"] is None for meta in shifted if meta["probe"] == "shifted_neutral")
+
+
+def test_a_pool_may_hold_no_conflicts_at_all() -> None:
+    counts = DemoCounts(offline=300, online=0, eval_probe=0, eval_small_probe=0, dev_probe=0, dev_small_probe=0,
+                        conflict_share=0.0)  # fmt: skip
+    metas = [json.loads(sample.meta) for sample in demo_samples("natural", 0, counts)]
+    assert not any(meta["conflict"] for meta in metas if meta["topic"] != "existence")
 
 
 def test_counts_refuse_unknown_fields_and_bad_values() -> None:

@@ -13,20 +13,53 @@ from PIL import Image
 
 from mbpo_core.demo.corpus import base_examples
 from mbpo_core.demo.objects import CANONICAL, COLORS, NEUTRAL, OBJECTS, PARTNERS
-from mbpo_core.demo.scenes import CELL, CELLS, Pixels, Scene, base_scene, place, render, stream_seed, to_png
+from mbpo_core.demo.scenes import (
+    CELLS,
+    LAYOUTS,
+    SIZE,
+    Pixels,
+    Scene,
+    base_scene,
+    boxes,
+    place,
+    render,
+    stream_seed,
+    to_png,
+)
 from mbpo_core.errors import DataError
 
 
 def tint_of_cell(pixels: Pixels, cell: str) -> str | None:
     """The colour word nearest in hue to the cell's dark-channel pixels; None where there are none."""
+    side = LAYOUTS["quarters"].pixels
     row, column = divmod(CELLS.index(cell), 2)
-    area = pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL].reshape(-1, 3).astype(float)
+    area = pixels[row * side : (row + 1) * side, column * side : (column + 1) * side].reshape(-1, 3).astype(float)
     saturated = area[area.min(axis=1) < 110]
     if len(saturated) < 25:
         return None
     direction = saturated.sum(axis=0) / np.linalg.norm(saturated.sum(axis=0))
     tints = {word: np.asarray(rgb) / np.linalg.norm(rgb) for word, rgb in COLORS.items()}
     return max(tints, key=lambda word: float(direction @ tints[word]))
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_boxes_lie_in_the_cells_of_their_layout_and_hold_the_object(layout: str) -> None:
+    grid = LAYOUTS[layout]
+    for index in range(40):
+        things = [(name, "red") for name in random.Random(index).sample(OBJECTS, min(2, len(grid.cells)))]
+        scene = place(random.Random(index), things, layout)
+        pixels = render(scene).astype(int)
+        inside = np.zeros((SIZE, SIZE), dtype=bool)
+        for item, (x0, y0, x1, y1) in zip(scene.placed, boxes(scene), strict=True):
+            row, column = divmod(grid.cells.index(item.cell), grid.side)
+            assert column * grid.pixels <= x0 < x1 <= (column + 1) * grid.pixels
+            assert row * grid.pixels <= y0 < y1 <= (row + 1) * grid.pixels
+            assert x1 - x0 == y1 - y0
+            assert x1 - x0 in grid.sizes
+            inside[y0:y1, x0:x1] = True
+        red = pixels[..., 0] - pixels[..., 1:].max(axis=-1) > 60
+        assert red.any()
+        assert not (red & ~inside).any()
 
 
 def test_every_object_is_drawn_in_the_color_and_cell_that_the_scene_says() -> None:

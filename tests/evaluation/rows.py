@@ -22,6 +22,10 @@ def prediction(number: int, verdict: str = "correct", **columns: Any) -> dict[st
         "verdict": verdict,
         "blind_text": None,
         "blind_verdict": None,
+        "shuffled_verdict": None,
+        "noised_text": None,
+        "token_gains_gold": [],
+        "token_gains_answer": [],
         "meta": {},
     } | columns
     return row | {"meta": json.dumps(row["meta"])}

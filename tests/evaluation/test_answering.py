@@ -10,7 +10,9 @@ import pytest
 from mbpo_core.config import EvaluationConfig
 from mbpo_core.demo.pools import DemoCounts, demo_samples
 from mbpo_core.errors import DataError
-from mbpo_core.evaluation.answering import answer_questions, choose_questions, judge, open_questions, probe_of
+from mbpo_core.evaluation.answering import answer_questions, open_questions
+from mbpo_core.evaluation.judging import judge
+from mbpo_core.evaluation.questions import choose_questions, probe_of
 
 if TYPE_CHECKING:
     from mbpo_core.models.policy import Policy
@@ -66,7 +68,7 @@ def questions() -> list[dict[str, Any]]:
 
 
 def test_rows_of_a_batch(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
-    opened = open_questions(demo_policy, questions)
+    opened = open_questions(demo_policy, questions, CONFIG)
     rows = answer_questions(demo_policy, "base", opened, CONFIG, keep_images=True)
     assert opened.dropped == []
     assert [row["sample_id"] for row in rows] == [row["sample_id"] for row in questions]
@@ -80,7 +82,7 @@ def test_rows_of_a_batch(demo_policy: Policy, questions: list[dict[str, Any]]) -
     conflict = next(row for row in rows if row["probe"] == "prior_conflict")
     assert json.loads(conflict["meta"])["says_prior"] is True  # the absolute prior of this checkpoint
     assert conflict["verdict"] == "wrong"
-    opened = open_questions(demo_policy, questions[:1])
+    opened = open_questions(demo_policy, questions[:1], CONFIG)
     (one,) = answer_questions(demo_policy, "trained", opened, CONFIG, keep_images=False)
     assert one == rows[0] | {"policy": "trained", "images": []}
 
@@ -88,7 +90,7 @@ def test_rows_of_a_batch(demo_policy: Policy, questions: list[dict[str, Any]]) -
 def test_bad_rows_are_dropped_with_a_reason(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
     unreadable = questions[0] | {"sample_id": "x", "images": [{"bytes": b"?", "path": None}]}
     unverifiable = questions[0] | {"sample_id": "y", "kind": "yes_no", "answer": "perhaps"}
-    opened = open_questions(demo_policy, [unreadable, questions[1], unverifiable])
+    opened = open_questions(demo_policy, [unreadable, questions[1], unverifiable], CONFIG)
     rows = answer_questions(demo_policy, "base", opened, CONFIG, keep_images=False)
     assert [row["sample_id"] for row in rows] == [questions[1]["sample_id"]]
     assert [(letter.sample_id, letter.reason) for letter in opened.dropped] == [
@@ -101,11 +103,11 @@ def test_bad_rows_are_dropped_with_a_reason(demo_policy: Policy, questions: list
 def test_prior_that_no_verifier_reads_counts_nowhere(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
     meta = json.loads(questions[0]["meta"]) | {"prior_answer": ""}
     row = questions[0] | {"meta": json.dumps(meta)}
-    rows = answer_questions(demo_policy, "base", open_questions(demo_policy, [row]), CONFIG, keep_images=False)
+    rows = answer_questions(demo_policy, "base", open_questions(demo_policy, [row], CONFIG), CONFIG, keep_images=False)
     assert json.loads(rows[0]["meta"])["says_prior"] is None
 
 
 def test_special_tokens_name_the_sample(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
     row = questions[0] | {"question": "What is <image>?"}
     with pytest.raises(DataError, match=questions[0]["sample_id"]):
-        open_questions(demo_policy, [row])
+        open_questions(demo_policy, [row], CONFIG)

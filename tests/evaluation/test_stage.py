@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from mbpo_core.config import EvaluationConfig, PolicyConfig, SamplesConfig
+from mbpo_core.demo.probes import probe_names
 from mbpo_core.errors import DataError
+from mbpo_core.evaluation.balance import Balance, choose_balance
+from mbpo_core.evaluation.questions import probe_of
+from mbpo_core.evaluation.seeing import gain_curves
 from mbpo_core.evaluation.summary import summarize, summary_for
 from mbpo_core.execution import execute, plan
 from mbpo_core.models.digest import import_policy
@@ -61,12 +65,14 @@ def whole() -> ArtifactReader:
 def test_every_policy_answers_every_question_in_order(whole: ArtifactReader) -> None:
     rows = list(whole.rows())
     half = len(rows) // 2
-    assert half == 12
+    assert half == len(list(probe_names()))
     assert [row["policy"] for row in rows] == ["base"] * half + ["trained"] * half
     assert [row["sample_id"] for row in rows[:half]] == [row["sample_id"] for row in rows[half:]]
     assert len({row["probe"] for row in rows}) == half
     assert all(row["images"] for row in rows[:half])
     assert not any(row["images"] for row in rows[half:])
+    assert all(row["token_gains_gold"] and row["token_gains_answer"] for row in rows)
+    assert all((row["noised_text"] is None) == (row["question_kind"] == "open") for row in rows)
 
 
 def test_summary_is_that_of_the_rows(whole: ArtifactReader) -> None:
@@ -84,6 +90,12 @@ def test_summary_is_that_of_the_rows(whole: ArtifactReader) -> None:
     assert all(promised <= set(entries) for entries in summary_for(summary).values())
 
 
+def test_gains_by_position_are_of_all_policies(whole: ArtifactReader) -> None:
+    curves = whole.json("gains.json")
+    assert curves == gain_curves(whole.rows())
+    assert curves["trained"]["gold"][0]["n"] == len(list(probe_names()))
+
+
 def test_killed_stage_resumes_to_the_same_content_with_another_part_size(whole: ArtifactReader) -> None:
     store, log = new_store(), Log()
     other = SETTINGS.model_copy(update={"part_rows": 24})
@@ -91,8 +103,22 @@ def test_killed_stage_resumes_to_the_same_content_with_another_part_size(whole: 
         evaluate(store, Log(die_after=16))
     resumed = evaluate(store, log)
     assert resumed.manifest.content == whole.manifest.content
-    assert log.done == 12  # the base's two parts were done when the stage was killed in the third
+    assert log.done == len(list(probe_names()))  # the base's two parts were done when the stage was killed in the third
     assert evaluate(new_store(), Log(), other).manifest.content == whole.manifest.content
+
+
+def test_few_questions_are_looked_at_and_their_partners_images_come_along() -> None:
+    store = new_store()
+    config = SAMPLES.model_copy(update={"demo_eval": 8})
+    questions = store.reader(execute(store, plan(store, STAGES["samples"], config, {}), Log())).where("split", ["eval"])
+    balance = choose_balance(questions, SETTINGS.model_copy(update={"balance": 3}))
+    chosen = [row for row in questions.rows() if row["sample_id"] in balance.partners]
+    assert {probe_of(row) for row in questions.rows()} == {probe_of(row) for row in chosen}
+    assert all(sum(probe_of(row) == probe for row in chosen) <= 3 for probe in map(probe_of, chosen))
+    partners = {partner for partner in balance.partners.values() if partner}
+    assert partners == set(balance.images) <= set(balance.partners)
+    assert all(balance.images[row["sample_id"]] == row["images"] for row in chosen if row["sample_id"] in partners)
+    assert choose_balance(questions, SETTINGS.model_copy(update={"balance": 0})) == Balance()
 
 
 def test_empty_split_is_refused_before_a_model_is_loaded() -> None:

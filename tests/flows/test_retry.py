@@ -90,14 +90,14 @@ def test_results_are_json(store: Store) -> None:
     """Of flows and of tasks: whatever Prefect kept of this run can be read without running code."""
     from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
-    import flows.comparison
+    import flows.ablation
     import flows.explain
     import flows.gc
     import flows.smoke
     from flows import evaluation, negatives, pairs, report, rollouts, samples, training
     from flows.pipeline import pipeline
 
-    every = [pipeline, flows.comparison.compare, flows.explain.explain, flows.gc.gc, flows.smoke.smoke]
+    every = [pipeline, flows.ablation.ablation, flows.explain.explain, flows.gc.gc, flows.smoke.smoke]
     modules = (samples, negatives, pairs, rollouts, training, evaluation, report)
     every += [getattr(module, module.__name__.rpartition(".")[2]) for module in modules]
     assert {flow.result_serializer for flow in every} == {"json"}

@@ -203,3 +203,15 @@ def test_bfloat16_policy_is_attacked_too(demo_policy: Policy, items: list[Item])
     assert (_saved(policy, items[:4], results) < _clean(policy, items[:4])).all()
     torch.testing.assert_close(_clean(policy, items), _clean(demo_policy, items), atol=0.2, rtol=0.1)
     assert all(parameter.grad is None for parameter in policy.model.parameters())
+
+
+def test_the_curve_is_the_likelihood_before_each_step(demo_policy: Policy, items: list[Item]) -> None:
+    settings = NegativesConfig(epsilon=8 / 255, step_size=2 / 255, steps=3, random_start=False)
+    shorter = [attack(demo_policy, items, settings.model_copy(update={"steps": steps})) for steps in (1, 2)]
+    curves = [result.curve for result in attack(demo_policy, items, settings)]
+    for place, images in enumerate(
+        [[item.images / 255 for item in items], *([r.saved / 255 for r in s] for s in shorter)]
+    ):
+        seen = _logprobs(demo_policy, items, images, of_target=True)
+        assert torch.tensor([curve[place] for curve in curves]).allclose(seen.cpu(), atol=1e-4)
+    assert {len(curve) for curve in curves} == {3}

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mbpo_core.config import NegativesConfig
+from mbpo_core.models.noise import alpha_bars
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import image_logprobs
 from mbpo_core.negatives.attack import attack
-from mbpo_core.negatives.baselines import alpha_bars, diffusion_noise, sign_noise
+from mbpo_core.negatives.baselines import diffusion_noise, sign_noise
 from mbpo_core.negatives.items import Item, Perturbed
 from mbpo_core.records import Sample
 from tests.negatives.making import make

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from mbpo_core.config import ImagesConfig
+from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
-from mbpo_core.negatives.counterfactual import counterfactual, recolour
+from mbpo_core.models.scoring import group_logprobs
+from mbpo_core.negatives.counterfactual import counterfactual
 from mbpo_core.negatives.filters import agrees, normalize
 from mbpo_core.negatives.items import Made, Unmade
-from mbpo_core.records import Negative, Sample
+from mbpo_core.records import Image, Negative, Sample
 from tests.negatives.benches import bench_of, known_of, mine, showing
 
 
@@ -42,7 +45,7 @@ def test_questions_that_recur_are_answered_by_another_picture(demo_policy: Polic
         assert isinstance(made, Made)
         own = known.task.sample
         ways.append(made.how["from"])
-        if made.how["from"] == "edit":
+        if made.how["from"] == "recolour":
             continue
         other = by_id[made.how["sample"]]
         assert torch.equal(made.pictures[0], demo_policy.family.native(open_image(other.images[0])))
@@ -62,7 +65,7 @@ def test_questions_that_recur_are_answered_by_another_picture(demo_policy: Polic
     assert ways.count("embedding") >= 10
 
 
-@pytest.mark.parametrize("way", ["question", "embedding", "edit"])
+@pytest.mark.parametrize("way", ["question", "embedding", "recolour"])
 def test_rows_do_not_depend_on_their_window(demo_policy: Policy, pool: list[Sample], way: str) -> None:
     settings: dict[str, Any] = {"method": "counterfactual", "counterfactual": way}
     first, _ = mine(bench_of(demo_policy, pool, **settings), pool[:16])
@@ -95,55 +98,83 @@ def test_likeness_prefers_the_same_question(demo_policy: Policy, offline_samples
         settings = {"method": "counterfactual", "counterfactual": "embedding"}
         bench = bench_of(demo_policy, [own, *others], **settings)
         (made,) = counterfactual(bench, known_of(bench, [own]))
-        assert isinstance(made, Made)
+        if isinstance(made, Unmade):
+            return made.reason, None, None
         return made.how["from"], made.how.get("sample"), made.how.get("same_question")
 
     assert found(near_1, near_2, kind, far, alike) == ("embedding", "far", True)
     assert found(near_1, near_2, kind, alike) == ("embedding", "near-2", False)
-    assert found(near_1, kind, alike) == ("edit", None, None)
+    assert found(near_1, kind, alike) == ("no_other_image", None, None), "too few colours to paint with"
 
 
-def test_an_edit_changes_the_key_region_and_nothing_else(demo_policy: Policy, offline_samples: list[Sample]) -> None:
-    samples = offline_samples[:8]
-    bench = bench_of(demo_policy, samples, method="counterfactual", counterfactual="edit")
-    several = known_of(bench, samples)
+def test_painted_pictures_change_the_thing_and_have_their_answer(demo_policy: Policy, pool: list[Sample]) -> None:
+    bench = bench_of(demo_policy, pool, method="counterfactual", counterfactual="recolour", swapped=0.0)
+    several = known_of(bench, pool)
+    boxes: list[float] = []
     for known, made in zip(several, counterfactual(bench, several), strict=True):
-        if isinstance(made, Unmade):
-            assert made.reason == "nothing_to_change"
+        assert isinstance(made, Made)
+        if made.how["from"] != "recolour":
             continue
+        own, meta = known.task.sample, json.loads(known.task.sample.meta)
+        assert meta["topic"] in ("color", "verification", "multiple_choice", "caption")
+        assert made.rejected == made.how["answer"]
+        assert made.instead is None
+        assert not agrees(made.rejected or "", own.answer, kind=own.kind, choices=own.choices)
         assert made.masks is not None
-        assert made.perturbed is not None
-        assert 60 <= made.how["degrees"] <= 300
-        clean, changed = known.task.images[0], made.pictures[0]
-        inside = made.masks[0].expand(3, -1, -1)
-        assert torch.equal(clean[~inside], changed[~inside])
+        clean, changed, inside = known.task.images[0], made.pictures[0], made.masks[0]
+        assert torch.equal(clean[:, ~inside], changed[:, ~inside])
         assert not torch.equal(clean, changed)
-        assert torch.equal(clean.amax(0), changed.amax(0)), "value stays"
-        assert torch.equal(clean.amin(0), changed.amin(0)), "and so does saturation"
-        assert made.detector == "saliency"
-    grey = showing(samples[0], torch.full((3, 48, 48), 90, dtype=torch.uint8))
+        truth = next((entry["box"] for entry in meta["boxes"] if entry["label"] == meta["subject"]), None)
+        if truth is not None:
+            x0, y0, x1, y1 = truth
+            boxes.append(inside[y0:y1, x0:x1].sum().item() / inside.sum().item())
+    assert len(boxes) >= 15
+    assert sum(share > 0.9 for share in boxes) / len(boxes) > 0.8, "it is the thing that was asked about"
+
+
+def test_swapped_rows_are_samples_of_their_own(demo_policy: Policy, pool: list[Sample]) -> None:
+    by_id = {sample.sample_id: sample for sample in pool}
+    mined = {
+        share: mine(
+            bench_of(demo_policy, pool, method="counterfactual", counterfactual="recolour", swapped=share), pool
+        )[0]
+        for share in (0.0, 0.5, 1.0)
+    }
+    plain, some, all_of_them = (
+        {row.sample_id: row for row in rows if json.loads(row.attack)["from"] == "recolour"} for rows in mined.values()
+    )
+    assert plain.keys() == some.keys()
+    turned = {name for name in some if json.loads(some[name].attack)["swapped"]}
+    assert 0.2 < len(turned) / len(some) < 0.8
+    assert all(some[name] == plain[name] for name in some.keys() - turned), "the others stay what they were"
+    assert all(json.loads(row.attack)["swapped"] for row in all_of_them.values())
+    assert all(some[name].images == all_of_them[name].images for name in turned)
+    for name in turned:
+        row, other, own = some[name], plain[name], by_id[name]
+        assert row.images == other.rejected_images
+        assert (row.chosen, row.rejected) == (other.rejected, own.answer)
+        shown = open_image(row.rejected_images[0]), open_image(own.images[0])
+        assert np.array_equal(*map(np.array, shown))
+        assert row.logprob_clean == pytest.approx(_logprob(demo_policy, row.images, own.question, row.chosen), abs=1e-4)
+        rejected = _logprob(demo_policy, row.rejected_images, own.question, row.chosen)
+        assert row.logprob_rounded == pytest.approx(rejected, abs=1e-4)
+        assert row.perturbation_linf == other.perturbation_linf
+
+
+def _logprob(policy: Policy, images: list[Image], question: str, answer: str) -> float:
+    prompt = policy.prepare(question, [open_image(image) for image in images])
+    ((logprobs,),) = group_logprobs(policy, [PromptGroup(prompt, [policy.encode_completion(answer)])])
+    return float(logprobs.mean())
+
+
+def test_the_image_pass_never_swaps() -> None:
+    with pytest.raises(ValidationError, match="swapped"):
+        ImagesConfig(swapped=0.5)
+
+
+def test_grey_pictures_are_not_painted(demo_policy: Policy, offline_samples: list[Sample]) -> None:
+    grey = showing(offline_samples[0], torch.full((3, 48, 48), 90, dtype=torch.uint8))
+    bench = bench_of(demo_policy, [grey], method="counterfactual", counterfactual="recolour")
     (unmade,) = counterfactual(bench, known_of(bench, [grey]))
     assert isinstance(unmade, Unmade)
-    assert unmade.reason == "nothing_to_change"
-
-
-@pytest.mark.parametrize("degrees", [0.0, 60.0, 90.0, 123.4, 240.0, 300.0, 360.0])
-def test_recolouring_is_the_textbook_one(degrees: float) -> None:
-    colours = [(r, g, b) for r in (0, 40, 128, 255) for g in (0, 40, 128, 255) for b in (0, 40, 128, 255)]
-    images = torch.tensor(colours, dtype=torch.float64).T.reshape(1, 3, 8, 8) / 255
-    found = recolour(images, degrees).reshape(3, -1).T
-    for (red, green, blue), row in zip(colours, found.tolist(), strict=True):
-        hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
-        assert row == pytest.approx(colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation, value), abs=1e-9)
-
-
-def test_rows_carry_the_region_and_the_saved_picture(demo_policy: Policy, offline_samples: list[Sample]) -> None:
-    bench = bench_of(demo_policy, offline_samples[:6], method="counterfactual", counterfactual="edit")
-    rows, _ = mine(bench, offline_samples[:6])
-    assert rows
-    for row in rows:
-        assert row.perturbation_linf > 0
-        assert len(row.masks) == 1
-        assert row.detector == "saliency"
-        assert row.rejected_images[0].bytes != row.images[0].bytes
-        assert json.loads(row.attack)["from"] == "edit"
+    assert unmade.reason == "no_other_image"

@@ -51,7 +51,7 @@ def samples(offline_samples: list[Sample], pictures: list[pil.Image]) -> list[Sa
 
 def regions(policy: Policy, samples: list[Sample], grounding: str, **settings: Any) -> list[Region]:
     bench = Bench(policy, _settings(grounding, **settings), seed=0)
-    return find_regions(bench, known_samples(bench, samples))
+    return find_regions(bench, [known.task for known in known_samples(bench, samples)])
 
 
 def _settings(grounding: str, **settings: Any) -> NegativesConfig:

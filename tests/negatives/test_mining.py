@@ -87,7 +87,7 @@ def test_the_attack_works(mined: tuple[list[Negative], list[Dropped]], offline_s
         attack = json.loads(row.attack)
         assert (attack["method"], attack["steps_taken"], attack["target"]) == ("adversarial", 10, "none")
         assert (attack["stopped"], attack["flip_checks"]) == ("steps", 0)
-    summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped])
+    summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped], 0.6)
     counts = summary["all"]
     assert counts["attacked"] == len(offline_samples)
     assert counts["kept"] == len(negatives)
@@ -139,7 +139,9 @@ def test_a_flip_ends_the_attack_and_is_what_the_saved_image_gives(
     # What flips after all steps flips on the way, too.
     flipped, before = ({row.sample_id for row in rows if row.flipped} for rows in (negatives, mined[0]))
     assert before <= flipped
-    summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped])["all"]
+    summary = summarize([row.model_dump() for row in negatives], [letter.model_dump() for letter in dropped], 0.6)[
+        "all"
+    ]
     assert summary["ended_early"] == len(ended) + sum(
         json.loads(letter.row)["attack"]["stopped"] == "flip" for letter in dropped
     )

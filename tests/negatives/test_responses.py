@@ -51,6 +51,27 @@ def test_every_family_goes_on_behind_a_prefix(family_policy: Policy, pictures: l
                 assert family_policy.decode(whole.token_ids[:kept] + rest.token_ids) == whole.text
 
 
+def test_own_answers_are_negatives_where_they_are_wrong(demo_policy: Policy, offline_samples: list[Sample]) -> None:
+    bench = bench_of(demo_policy, offline_samples, method="own")
+    kept, dropped = mine(bench, offline_samples)
+    prompts = [known.task.prompt for known in known_of(bench, offline_samples)]
+    said = [one.text for (one,) in generate(demo_policy, prompts, max_new_tokens=24)]
+    wrong = {
+        sample.sample_id: text
+        for sample, text in zip(offline_samples, said, strict=True)
+        if not agrees(text, sample.answer, kind=sample.kind, choices=sample.choices)
+    }
+    assert wrong
+    assert len(wrong) < len(offline_samples)
+    assert {row.sample_id: row.rejected for row in kept} == {
+        name: text for name, text in wrong.items() if name not in {letter.sample_id for letter in dropped}
+    }
+    assert all(not row.rejected_images and not row.clean_correct for row in kept)
+    assert {letter.sample_id for letter in dropped if letter.reason == "same_answer"} == {
+        sample.sample_id for sample in offline_samples if sample.sample_id not in wrong
+    }
+
+
 def test_the_second_half_is_written_blind(demo_policy: Policy, offline_samples: list[Sample]) -> None:
     bench = bench_of(demo_policy, offline_samples, method="dropped_image", extra_samples=0)
     several = known_of(bench, offline_samples)

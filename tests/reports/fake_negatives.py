@@ -51,6 +51,8 @@ def fake_negative(kind: str, sample: Sample, others: Sequence[Sample], rng: rand
         "perturbation_linf": 16 / 255 if in_ball else 0.0,
     }
     how = made.pop("how", {})
+    if kind == "adversarial":
+        how["curve"] = [clean - step for step in range(3)]
     return records.Negative(
         sample_id=sample.sample_id,
         question=made.pop("question", sample.question),
@@ -93,10 +95,10 @@ def _made(kind: str, sample: Sample, others: Sequence[Sample], rng: random.Rando
 
 
 def _counterfactual(sample: Sample, other: Sample, found: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    way = rng.choice(("question", "embedding", "edit"))
-    if way == "edit":
-        columns = _in_region("edit", sample, rng)
-        return columns | {"how": columns["how"] | {"from": "edit", "degrees": 143.2}}
+    way = rng.choice(("question", "embedding", "recolour"))
+    if way == "recolour":
+        columns = _in_region("recolour", sample, rng)
+        return columns | {"how": columns["how"] | {"from": "recolour", "old": "green", "new": "blue", "swapped": False}}
     same = way == "question" or rng.random() < 0.5
     how = found if way == "embedding" else {"sample": found["sample"], "answer": found["answer"]}
     columns = {"rejected_images": [_of_other_size(other)], "how": {"from": way, "same_question": same, **how}}
@@ -111,7 +113,9 @@ def _in_region(kind: str, sample: Sample, rng: random.Random) -> dict[str, Any]:
     for x0, y0, x1, y1 in boxes:
         mask[int(y0) : int(y1), int(x0) : int(x1)] = True
     mask |= not boxes
-    changed = {"key_region": _noisy(clean, rng), "masked": np.full_like(clean, 120), "edit": clean[:, :, ::-1]}[kind]
+    changed = {"key_region": _noisy(clean, rng), "masked": np.full_like(clean, 120), "recolour": clean[:, :, ::-1]}[
+        kind
+    ]
     keywords = [one["label"] for one in meta["boxes"] if one["label"] in sample.answer.lower()]
     return {
         "rejected_images": [_image(np.where(mask[:, :, None], changed, clean))],

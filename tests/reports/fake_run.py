@@ -14,6 +14,7 @@ from mbpo_core import records
 from mbpo_core.demo.pools import DemoCounts, demo_samples
 from mbpo_core.evaluation.summary import summarize
 from mbpo_core.methods import METHODS, objective_passes
+from mbpo_core.negatives.summary import summarize as summarize_mining
 from mbpo_core.objectives.passes import REJECTED, WRONG
 from mbpo_core.records import Sample
 from mbpo_core.stage import ArtifactRef, PolicyRef, Reader, Row
@@ -98,8 +99,21 @@ def reader(
 def _letters(key: str, dropped: Mapping[str, int]) -> Iterator[records.Dropped]:
     for reason, count in dropped.items():
         for number in range(count):
-            kind = json.dumps({"kind": "yes_no" if number % 2 else "short_text"})
-            yield records.Dropped(sample_id=f"{reason}{number}", stage=key, reason=reason, detail="", row=kind)
+            row = json.dumps({**_WITHSTOOD, "kind": "yes_no" if number % 2 else "short_text"})
+            yield records.Dropped(sample_id=f"{reason}{number}", stage=key, reason=reason, detail="", row=row)
+
+
+_WITHSTOOD = {
+    "answer": "green", "clean_correct": True, "flipped": False, "flipped_unrounded": False, "attacked_answer": "green",
+    "blind_answer": "red", "attack": {}, "meta": "{}",
+}  # fmt: skip
+
+
+def mined(key: str, rows: Sequence[records.Negative], dropped: Mapping[str, int], **more: Any) -> MemoryReader:
+    """A reader of negatives with the counts of its mining."""
+    letters = [letter.model_dump() for letter in _letters(key, dropped)]
+    counts = _stored(summarize_mining([row.model_dump() for row in rows], letters, 0.6))
+    return reader(key, {"part": rows}, dropped=dropped, files={"mining.json": counts}, **more)
 
 
 @dataclass(frozen=True)
@@ -184,20 +198,24 @@ def _mining(plan: Plan, suffix: str, offline: Sequence[Sample], rng: random.Rand
     if plan.image_only:
         negatives = [negative.model_copy(update={"rejected": None}) for negative in negatives]
     scored = [_pair(negative, rng) for negative in negatives]
+    pairs = reader(
+        f"pairs{suffix}",
+        {"part": scored[: size // 2], "scored": scored},
+        config={"select": "top", "share": 0.5, "min_gain": 0.0},
+        dropped={"low_gain": 4, "outside_share": len(scored) - size // 2 - 4},
+    )
+    for letter, pair in zip(pairs.tables["dropped"], scored[size // 2 :], strict=False):
+        letter["sample_id"] = pair.sample_id
     made = {
-        f"negatives{suffix}": reader(
-            f"negatives{suffix}", {"part": negatives}, config={"epsilon": 16 / 255}, dropped={"same_answer": size // 6}
+        f"negatives{suffix}": mined(
+            f"negatives{suffix}", negatives, {"same_answer": size // 6}, config={"epsilon": 16 / 255}
         ),
-        f"pairs{suffix}": reader(
-            f"pairs{suffix}",
-            {"part": scored[: size // 2], "scored": scored},
-            dropped={"low_gain": 4, "outside_share": len(scored) - size // 2 - 4},
-        ),
+        f"pairs{suffix}": pairs,
     }
     if plan.images:
         images = [fake_negative(plan.images, sample, offline, rng) for sample in kept[: size // 2]]
         key = f"negatives/images{suffix}"
-        made[key] = reader(key, {"part": images[1:]}, dropped={"nothing_to_change": 1})
+        made[key] = mined(key, images[1:], {"nothing_to_change": 1})
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mbpo_core import records
 from mbpo_core.reports.finding import how_found
 from mbpo_core.reports.funnel import funnel_section
 from mbpo_core.reports.kinds import changed_in_place
@@ -16,7 +17,7 @@ from mbpo_core.reports.mined import pairs_section
 from mbpo_core.reports.negatives import negatives_section
 from mbpo_core.reports.pictures import Picture
 from mbpo_core.reports.sources import UNNAMED, method_label, rounds_of
-from tests.reports.fake_run import MemoryReader, fake_run
+from tests.reports.fake_run import MemoryReader, fake_run, mined
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_difference_needs_one_size_and_one_scene(mfpo: dict[str, Any]) -> None:
     assert section is not None
     assert "difference" not in [caption for caption, _ in section.cards[0].pictures]
     assert changed_in_place("key_region", {})
-    assert changed_in_place("counterfactual", {"from": "edit"})
+    assert changed_in_place("counterfactual", {"from": "recolour"})
     assert not changed_in_place("counterfactual", {"from": "question"})
     assert not changed_in_place("retrieved", {})
     assert not changed_in_place("crop", {})
@@ -89,7 +90,9 @@ def test_images_of_other_samples_have_no_difference() -> None:
          "similar image, same question, another answer: s1 (“red”), cosine 0.91"),
         ({"from": "embedding", "sample": "s1", "answer": "red", "same_question": False, "cosine": 1},
          "similar image, question of the same kind: s1 (“red”), cosine 1.00"),
-        ({"from": "edit", "degrees": 143.2}, "key region recoloured, hue turned by 143°"),
+        ({"from": "recolour", "old": "green", "new": "blue", "swapped": False}, "painted blue instead of green"),
+        ({"from": "recolour", "old": "green", "new": "blue", "swapped": True},
+         "painted blue instead of green; the painted picture is the clean one"),
         ({"crops": [[10, 8, 14, 18], [0, 0, 5, 6]]},
          "crop of 18 × 14 pixels at (8, 10); crop of 6 × 5 pixels at (0, 0)"),
         ({"sample": "s1", "answer": "red", "cosine": "much"}, "most similar other image: s1 (“red”), cosine much"),
@@ -104,7 +107,8 @@ def test_how_an_image_was_found_is_told_in_words(attack: dict[str, Any], words: 
 def test_an_image_that_changes_nothing_is_counted(mfpo: dict[str, Any]) -> None:
     base = {"clean_correct": True, "flipped": False, "logprob_clean": -1.0, "logprob_rounded": -1.0}
     rows = (base, base | {"logprob_rounded": -3.0, "flipped": True}, base | {"clean_correct": False})
-    section = negatives_section([(0, changed(mfpo["negatives/images"], *rows))])
+    few = [records.Negative.model_validate(row) for row in changed(mfpo["negatives/images"], *rows).rows()]
+    section = negatives_section([(0, mined("negatives/images", few, {}))])
     assert section is not None
     told = {fact.what: fact.values for fact in section.facts}
     assert section.title == "What the rejected images did"
@@ -120,12 +124,12 @@ def test_answer_to_another_image_is_compared_with_that_images_own() -> None:
     rows = [
         {"attacked_answer": said, "attack": json.dumps({**way, "answer": "Red."})} for said in ("red", "Blue", "red.")
     ]
-    section = negatives_section([(0, changed(images, *rows, {"attack": json.dumps({"from": "edit"})}))])  # type: ignore[arg-type]
+    section = negatives_section([(0, changed(images, *rows, {"attack": json.dumps({"from": "recolour"})}))])  # type: ignore[arg-type]
     assert section is not None
     assert section.says == "2 of 3 (66.7 %)"
     assert section.counts[-1] == (
         "Rejected images",
-        [("another image of the same question", 3), ("the key region recoloured", 1)],
+        [("another image of the same question", 3), ("the thing in the key region painted in another colour", 1)],
     )
 
 
@@ -158,7 +162,7 @@ def test_pairs_without_a_rejected_answer_say_so() -> None:
     assert section is not None
     assert section.image_only == section.total == run["pairs"].count()
     assert [(card.rejected, card.gain_rejected) for card in section.cards] == [(None, None)] * 3
-    assert [chart.legend for chart in section.gains] == [[("s-chosen", "chosen")]] * 2
+    assert section.gains[0].legend == [("s-chosen", "chosen")]
     assert all(card.found for card in section.cards)
 
 

@@ -55,7 +55,16 @@ def test_no_balance_where_nothing_leads() -> None:
     [
         ("mfpo", ["Loss of MFPO", "Log-probability of the pairs", "Implied rewards", "Reward bars"]),
         ("image", ["Loss of Image side alone", "Log-probability of the pairs", "Implied rewards", "Reward bars"]),
-        ("grpo", ["Loss of GRPO online", "Reward of rollouts", "Clip fraction", "KL to the base model"]),
+        (
+            "grpo",
+            [
+                "Loss of GRPO online",
+                "Reward of rollouts",
+                "Clip fraction",
+                "Entropy of rollouts",
+                "KL to the base model",
+            ],
+        ),
     ],
 )
 def test_methods_have_the_charts_of_what_they_look_at(method: str, charts: list[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +14,15 @@ from mbpo_core import records
 from mbpo_core.reports.changes import changes_section
 from mbpo_core.reports.curves import curves_section
 from mbpo_core.reports.funnel import funnel_section
+from mbpo_core.reports.gallery import Traits, controls, object_of
+from mbpo_core.reports.likelihoods import attack_curves, quantile
 from mbpo_core.reports.lineage import lineage_section
-from mbpo_core.reports.mined import pairs_section
+from mbpo_core.reports.mined import cut_off, pairs_section
 from mbpo_core.reports.negatives import negatives_section
 from mbpo_core.reports.results import results_section
-from mbpo_core.reports.rollouts import rollouts_section
+from mbpo_core.reports.rollouts import entropies, rollouts_section
 from mbpo_core.reports.sources import in_pipeline_order, named_of, rounds_of, same_words, spread
-from tests.reports.fake_run import MemoryReader, fake_run, reader
+from tests.reports.fake_run import MemoryReader, fake_run, mined, reader
 
 
 @pytest.fixture(scope="module")
@@ -36,45 +40,65 @@ def changed(source: MemoryReader, **columns: Any) -> MemoryReader:
     return replace(source, tables={**source.tables, "part": rows})
 
 
-def test_attack_counts_only_answers_that_were_right(run: dict[str, Any]) -> None:
-    """5 negatives, 4 right; 3 flipped before rounding, 2 of them after; and 2 samples that never flipped."""
-    negatives = changed(
-        run["negatives"],
-        clean_correct=[True, True, True, True, False],
-        flipped_unrounded=[True, True, True, False, False],
-        flipped=[True, True, False, False, False],
-        attacked_answer=["Blue.", "red", "x", "x", "x"],
-        blind_answer=["blue", "x", "x", "x", "x"],
-        chosen=["green", "green", "x", "x", "x"],
-        meta=['{"prior_answer": "blue"}', '{"prior_answer": "green"}', "{}", "{}", "{}"],
-        question_kind=["short_text"] * 3 + ["numeric"] * 2,
-        logprob_clean=[-1.0] * 5,
-        logprob_attacked=[-3.0] * 5,
-        logprob_rounded=[-2.0] * 5,
-    )
-    negatives.manifest = negatives.manifest.model_copy(update={"dropped": {"same_answer": 2}})
-    letters = [{"reason": "same_answer", "row": '{"kind": "numeric"}'}] * 2 + [{"reason": "length", "row": "{}"}]
-    negatives.tables["dropped"] = letters
+def test_attack_is_told_by_what_mining_counted(run: dict[str, Any]) -> None:
+    """The page counts no flips of its own: rows alone would leave out the samples that gave no negative."""
+    negatives = changed(run["negatives"], logprob_clean=[-1.0], logprob_attacked=[-3.0], logprob_rounded=[-2.0])
+    negatives.tables["part"] = negatives.tables["part"][:1]
+    counts = {
+        "attacked": 1600, "kept": 1, "clean_correct": 1000, "flipped_unrounded": 800, "flips_kept_by_rounding": 720,
+        "flipped": 750, "to_prior": 75, "to_other": 600, "to_nonsense": 60, "to_refusal": 15, "prior_told": 150,
+        "to_blind": 300,
+    }  # fmt: skip
+    negatives.files = {"mining.json": {"all": counts, "by_kind": {"numeric": counts}}}
     section = negatives_section([(0, negatives)])
     assert section is not None
     assert (section.title, section.rounds) == ("What the attack did", [])
     assert [value for fact in section.facts for value in fact.values] == [
-        "6 of 7 (85.7 %)",
-        "3 of 6 (50.0 %)",
-        "2 of 3 (66.7 %)",
-        "2 of 6 (33.3 %)",
-        "2",  # stayed right
-        "1 of 2 (50.0 %)",  # blind
-        "1 of 1 (100.0 %)",  # prior, where it is not the truth
-        "5 of 5 (100.0 %)",
+        "1,000 of 1,600 (62.5 %)",
+        "800 of 1,000 (80.0 %)",
+        "720 of 800 (90.0 %)",
+        "750 of 1,000 (75.0 %)",
+        "75 of 750 (10.0 %)",
+        "600 of 750 (80.0 %)",
+        "60 of 750 (8.0 %)",
+        "15 of 750 (2.0 %)",
+        "75 of 150 (50.0 %)",
+        "300 of 750 (40.0 %)",
+        "1 of 1 (100.0 %)",
         "−1.00 → −3.00 → −2.00",
         "16/255",
     ]
-    assert section.by_kind == [
-        ["numeric", "4", "3 of 4 (75.0 %)", "0 of 3 (0.0 %)"],
-        ["short text", "3", "3 of 3 (100.0 %)", "2 of 3 (66.7 %)"],
-    ]
+    assert section.by_kind == [["numeric", "1,600", "1,000 of 1,600 (62.5 %)", "750 of 1,000 (75.0 %)"]]
     assert section.method == "adversarial; norm linf, epsilon 16/255, steps 10, random_start"
+    older = {name: value for name, value in counts.items() if not name.startswith(("to_", "prior", "flips_"))}
+    negatives.files = {"mining.json": {"all": older, "by_kind": {}}}
+    told = negatives_section([(0, negatives)])
+    assert told is not None
+    assert [fact.what for fact in told.facts][:3] == [
+        "Right on the clean image", "of these, flipped by the attack", "Flipped on the saved image",
+    ]  # fmt: skip
+
+
+def test_every_attacked_sample_counts_whatever_became_of_it() -> None:
+    """30 samples, 25 negatives, 5 that stayed right and 3 more that were dropped for length: 33 attacked."""
+    rows = [records.Negative.model_validate(row) for row in fake_run(30)["negatives"].rows()]
+    section = negatives_section([(0, mined("negatives", rows, {"same_answer": 5, "length": 3}))])
+    assert section is not None
+    assert section.facts[0].values[0].split(" of ")[1].startswith(f"{len(rows) + 8} (")
+
+
+def test_attack_curves_are_quantiles_over_negatives() -> None:
+    """At step 0: 0, -1, -2; the second ended after one step and keeps -4; at the end -3, -4, -6."""
+
+    def row(end: float, *curve: float, target: str = "none") -> dict[str, Any]:
+        return {"attack": json.dumps({"target": target, "curve": curve}), "logprob_attacked": end}
+
+    rows = [row(-3, 0, -1), row(-4, -1), row(-6, -2, -5), row(9, 7, 8, target="blind_answer"), {"attack": "{}"}]
+    curves = attack_curves(rows, targeted=False)
+    assert curves == [[0, -1, -3], [-1, -4], [-2, -5, -6]]
+    assert quantile(curves, 0.5) == [(0, -1.0), (1, -4.0), (2, -4.0)]
+    assert quantile(curves, 0.25)[2] == (2, -5.0)
+    assert attack_curves(rows, targeted=True) == [[7, 8]]
 
 
 def test_funnel_names_every_reason(run: dict[str, Any]) -> None:
@@ -107,16 +131,78 @@ def test_each_setting_has_its_sentence() -> None:
 
 
 def test_pairs_carry_pictures_gains_and_what_the_policy_said(run: dict[str, Any]) -> None:
-    section = pairs_section([(0, run["pairs"])], [(0, run["negatives"])], 4)
+    section = pairs_section([(0, run["pairs"])], [(0, run["negatives"])], 6)
     assert section is not None
-    rows = list(run["pairs"].rows())
-    assert [card.sample_id for card in section.cards] == [rows[i]["sample_id"] for i in (0, 3, 7, 11)]
+    scored = [row["sample_id"] for row in run["pairs"].rows("scored")]
+    kept = [row["sample_id"] for row in run["pairs"].rows()]
+    shown = [card.sample_id for card in section.cards]
+    assert shown == [name for name in scored if name in shown]  # in the order of the data
+    assert [card.sample_id for card in section.cards if not card.dropped] == [kept[i] for i in (0, 3, 7, 11)]
+    assert (len(shown), section.shown, section.total, section.scored) == (6, 4, 15, 25)
+    assert {card.dropped for card in section.cards} <= {
+        "", "outside the share kept by gain", "the image adds too little to the chosen answer",
+    }  # fmt: skip
     first, negative = section.cards[0], next(iter(run["negatives"].rows()))
     assert first.blind_answer == negative["blind_answer"]
-    assert [caption for caption, _ in first.pictures] == ["clean", "adversarial", "difference ×7"]
-    assert all(shown is not None for _, shown in first.pictures)
-    assert first.gain_chosen == rows[0]["gain_chosen"]
-    assert [chart.title for chart in section.gains] == ["Pairs that were kept (15)", "All pairs that were scored (25)"]
+    assert [caption for caption, _ in first.pictures] == ["clean", "adversarial", "difference ×16"]
+    assert all(picture is not None for _, picture in first.pictures)
+    assert first.gain_chosen == next(run["pairs"].rows())["gain_chosen"]
+    assert first.traits.numbers["lead"] == pytest.approx(first.gain_chosen - (first.gain_rejected or 0))
+
+
+def test_flip_of_a_pair_is_one_of_four(run: dict[str, Any]) -> None:
+    negatives = changed(
+        run["negatives"],
+        clean_correct=[True, True, True, False],
+        flipped=[True, False, False, False],
+        flipped_unrounded=[True, True, False, False],
+    )
+    section = pairs_section([(0, run["pairs"])], [(0, negatives)], 500)
+    assert section is not None
+    told = {card.sample_id: card.flip for card in section.cards}
+    first = [row["sample_id"] for row in negatives.rows()][:4]
+    assert [told[name] for name in first] == ["flipped", "undone by rounding", "stayed right", "wrong before"]
+
+
+def test_gains_have_a_chart_a_kind_with_its_cut_off(run: dict[str, Any]) -> None:
+    section = pairs_section([(0, run["pairs"])], [], 0)
+    assert section is not None
+    kinds = sorted({row["question_kind"] for row in run["pairs"].rows("scored")})
+    titles = [chart.title for chart in section.gains]
+    assert titles[0] == "Gain of the pairs that were kept (15)"
+    assert [title.split(":")[0] for title in titles[1:]] == [f"Gain of chosen, {k.replace('_', ' ')}" for k in kinds]
+    counts = [title.rpartition(": ")[2].split(" of ") for title in titles[1:]]
+    assert sum(int(kept) for kept, _ in counts) == 15
+    assert sum(int(total.split()[0]) for _, total in counts) == 25
+    by_kind = {kind: [r["gain_chosen"] for r in run["pairs"].rows() if r["question_kind"] == kind] for kind in kinds}
+    kind = next(kind for kind in kinds if by_kind[kind])
+    assert section.gains[1 + kinds.index(kind)].note == f"cut-off {min(by_kind[kind]):.2f}, dashed"
+
+
+def test_cut_off_is_the_least_gain_kept_only_where_gain_ranks() -> None:
+    top = {"select": "top", "share": 0.5, "min_gain": 0.1}
+    assert cut_off([0.4, 0.3], top) == 0.3
+    assert cut_off([0.4, 0.3], top | {"share": 1.0}) == 0.1
+    assert cut_off([0.4, 0.3], top | {"select": "random"}) == 0.1
+    assert cut_off([], top) is None
+
+
+def test_controls_offer_what_tells_cards_apart() -> None:
+    def card(kind: str, gain: float | None) -> Any:
+        return SimpleNamespace(traits=Traits({"kind": kind, "round": "1"}, {"gain": gain, "reward": None}))
+
+    form = controls(
+        [card("b", 1.0), card("a", None), card("b", 2.0)],
+        {"kind": "kind", "round": "round"},
+        {"gain": "gain", "reward": "reward"},
+        least=("reward", "reward at least"),
+    )
+    assert [(one.name, one.options) for one in form.filters] == [("kind", [("a", 1), ("b", 2)])]
+    assert form.sorts == [("gain", "gain")]
+    assert form.least is None
+    assert object_of({"objects": ["frog", "dog"]}) == "frog"
+    assert object_of({"objects": ["frog"], "subject": "dog"}) == "dog"
+    assert object_of({"objects": 3, "subject": {}}) == ""
 
 
 def test_rounds_follow_each_other_on_one_axis(run: dict[str, Any]) -> None:
@@ -129,8 +215,8 @@ def test_rounds_follow_each_other_on_one_axis(run: dict[str, Any]) -> None:
         assert section is not None
         assert section.lines == [("MBPO", "6 optimizer steps, 48 pairs and 48 online groups, 5,400 tokens")]
         assert section.starts == [3]
-        assert 'class="mark"' in section.charts[1].svg
-        assert 'text-anchor="middle">5<' in section.charts[1].svg
+        assert 'class="s-mark"' in section.charts[1].svg
+        assert ">5<" in section.charts[1].svg
 
 
 def test_baselines_are_drawn_over_the_method_or_alone(run: dict[str, Any]) -> None:
@@ -162,6 +248,21 @@ def test_rollouts_show_mixed_groups_first_but_not_only(run: dict[str, Any]) -> N
     mixed = sum(not group["zero_variance"] for group in groups)
     assert section.rounds[0].mixed.startswith(f"{mixed} of {len(groups)} (")
     assert all(sum(attempt.times for attempt in card.attempts) == 8 for card in section.cards)
+
+
+def test_entropy_is_minus_the_mean_logprob_of_sampled_tokens(run: dict[str, Any]) -> None:
+    """Tokens -1, -2, -3 of one round: 2 nats a token. Nothing sampled has none."""
+    group = run["rollouts/0"].tables["part"][0]
+    completions = [
+        completion | {"logprobs": some}
+        for completion, some in zip(group["completions"], ([-1.0], [-2.0, -3.0], []), strict=False)
+    ]
+    told = replace(run["rollouts/0"], tables={"part": [group | {"completions": completions}]})
+    none = replace(told, tables={"part": [group | {"completions": []}]})
+    assert entropies([(0, told), (1, none)]) == [2.0, None]
+    section = curves_section(run)
+    assert section is not None
+    assert "Entropy of rollouts" in [chart.title for chart in section.charts]
 
 
 def test_changes_are_paired_by_question_and_counted_both_ways() -> None:
@@ -219,6 +320,8 @@ def test_lineage_has_a_line_an_artifact_and_nothing_that_changes_between_equal_r
     assert [source.key for source in section.sources] == list(run)
     assert section.sources[0].seed == "0"
     assert ("torch", "2.13.0") in section.libraries
+    assert (section.sources[1].device, section.sources[1].seconds) == ("cpu", 1.0)
+    assert section.total == (len(run), len(run), 0.0)
     assert "someone@somewhere" not in str(section)
     assert "2026-01-01" not in str(section)
 

@@ -1,4 +1,4 @@
-"""The wiring of the methods: what each makes, what they share, and how a comparison puts them side by side."""
+"""The wiring of the methods: what each makes, and what they share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows import negatives, training
-from flows.comparing import comparison_configs
-from flows.comparison import follow_comparison
 from flows.pipeline import follow_method
 from mbpo_core.config import PipelineConfig
-from mbpo_core.errors import ConfigError, MbpoError
+from mbpo_core.errors import MbpoError
 from mbpo_core.methods import METHODS
 from mbpo_core.store import Store
 from tasks.run import Run, expect, pointer_keys
@@ -101,42 +99,3 @@ def test_mopps_goes_on_from_the_round_before(store: Store) -> None:
     run = follow(store, "mbpo_mopps", rounds=2)
     assert set(store.reader(run.latest("rollouts/1")).manifest.inputs) == {"samples", "rollouts"}
     assert set(store.reader(follow(store, "mbpo", rounds=2).latest("rollouts/1")).manifest.inputs) == {"samples"}
-
-
-def test_a_comparison_trains_on_the_same_and_evaluates_once(store: Store, tmp_path: Path) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("run: small\nseed: 3\nbaselines: [sft]\n")
-    tuned = ["dpo:training.learning_rate=0.1"]
-    seeds = comparison_configs(file, ["dpo", "mbpo", "mdpo"], 2, 5000, ["rounds=1"], tuned)
-    assert [config.run for config in seeds[1]] == [f"compare-small-4.{name}" for name in ("dpo", "mbpo", "mdpo")]
-    assert {config.training.token_budget for configs in seeds for config in configs} == {5000}
-    assert [config.training.learning_rate for config in seeds[0]] == [0.1, 1e-6, 1e-6]
-    assert not any(config.baselines for configs in seeds for config in configs)
-    runs = [Run(config, store) for config in seeds[0]]
-    evaluation = follow_comparison(runs)
-    assert len({run.latest("pairs").digest for run in runs}) == 1
-    assert list(store.reader(evaluation).manifest.policies) == ["base", "dpo", "trained", "mdpo"]
-    assert runs[0].latest("evaluation") == evaluation
-    dry = [Run(config, store, perform=expect) for config in seeds[0]]
-    follow_comparison(dry)
-    assert {plan.status for run in dry for plan in run.plans} == {"cached"}
-
-
-@pytest.mark.parametrize(
-    ("methods", "tokens", "tuned", "message"),
-    [
-        (["dpo", "magic"], 1, [], "magic"),
-        (["dpo", "dpo"], 1, [], "each once"),
-        ([], 1, [], "none cannot be compared"),
-        (["dpo"], 0, [], "no budget"),
-        (["dpo"], 1, ["sft:training.beta=1"], "tunes none"),
-        (["dpo"], 1, ["training.beta=1"], "tunes none"),
-    ],
-)
-def test_a_comparison_that_makes_no_sense_is_refused(
-    tmp_path: Path, methods: list[str], tokens: int, tuned: list[str], message: str
-) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text("run: small\n")
-    with pytest.raises(ConfigError, match=message):
-        comparison_configs(file, methods, 1, tokens, [], tuned)

@@ -1,0 +1,1 @@
+"""The task `pope_local` for lmms-eval, and what brings its questions and answers over; see docs/lmms_eval.md."""

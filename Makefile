@@ -29,7 +29,7 @@ demo: $(STAMP) ## Run the whole method on the demo scenes and print the results.
 
 # Two processes of one thread each are faster than one of two; both say first how long it will take.
 results results-smoke: export OMP_NUM_THREADS = 1
-results: $(STAMP) ## Run the headline comparison: seven methods, five seeds (deployments/grids/results.yaml).
+results: $(STAMP) ## Run the headline comparison over five seeds (deployments/grids/results.yaml).
 	@$(BIN)/mbpo ablation --grid results --jobs $(WORKERS) --output runs/results $(ARGS)
 
 results-smoke: $(STAMP) ## The same on a handful of questions, to see that it runs.

@@ -113,8 +113,8 @@ NEGATIVES: dict[str, NegativeEntry] = {
         "1 encoding of each image of the data, 3 answers",
     ),
     "counterfactual": NegativeEntry(
-        "another image for which the same question has another answer: found in the data, or the same image with what "
-        "the answer is about in another colour",
+        "another image for which the same question has another answer: found in the data, or what it is about painted "
+        "over",
         "ours; conditional preference as in mDPO and MFPO",
         "questions that recur with other answers, or several different images, or answers that tell a colour",
         "1 encoding of each image of the data where no question recurs, 3 answers",
@@ -413,8 +413,7 @@ METHODS: dict[str, MethodEntry] = {
         | {"mined_images": True},
     ),
     "recoloured": _method(
-        "the image side, with anchor and likelihood term, on samples painted in another colour with the answer that is "
-        "right of them, and on what they were made of",
+        "the image side, with anchor and likelihood term, on samples painted over, and the answers that follow",
         "ours",
         _recoloured(_pairs_only("image", add_likelihood=1.0), responses="none"),
     ),

@@ -81,7 +81,7 @@ def test_the_palette_is_that_of_the_scenes(demo_policy: Policy) -> None:
         hue, saturation, value = colorsys.rgb_to_hsv(*(level / 255 for level in COLORS[word]))
         assert abs((tone.hue - 360 * hue + 180) % 360 - 180) < 12, word
         assert tone.saturation == pytest.approx(saturation, abs=0.15), word
-        assert tone.value == pytest.approx(value, abs=0.25), word  # sprites have dark parts
+        assert tone.value == pytest.approx(value, abs=0.3), word  # sprites have dark parts
     again = learn_palette(bench_of(demo_policy, samples, method="counterfactual"))
     assert again == palette
     few = learn_palette(bench_of(demo_policy, samples[:12], method="counterfactual"))

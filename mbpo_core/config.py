@@ -564,6 +564,11 @@ class PipelineConfig(Section):
                 f"training.objective {self.training.objective} looks at rejected responses, and negatives.responses is "
                 "none; set it to decoded, or choose objective image or sft"
             )
+        if "dpo" in self.baselines and self.negatives.responses == "none" and made != "given":
+            raise ValueError(
+                "baseline dpo looks at rejected responses, and negatives.responses is none; set it to decoded, or "
+                "leave dpo out of baselines"
+            )
         return self
 
     @property

@@ -309,3 +309,9 @@ def test_a_method_is_no_baseline_of_its_own() -> None:
     config = build_config({"method": "dpo", "baselines": ["sft", "dpo"]}, [], where="here")
     assert config.baselines == ["sft"]
     assert build_config({"baselines": ["sft", "dpo"]}, [], where="here").baselines == ["sft", "dpo"]
+
+
+def test_a_baseline_that_needs_rejected_responses_is_refused_where_none_are_made() -> None:
+    with pytest.raises(ConfigError, match="baseline dpo looks at rejected responses"):
+        build_config({"method": "recoloured", "baselines": ["sft", "dpo"]}, [], where="here")
+    assert build_config({"method": "recoloured", "baselines": ["sft"]}, [], where="here").baselines == ["sft"]

@@ -9,8 +9,7 @@ from typing import Any
 from mbpo_core.ablation.costs import Cost
 from mbpo_core.ablation.grid import Grid
 from mbpo_core.evaluation.entries import Entry
-from mbpo_core.evaluation.seeds import POOLED_CLUSTERS
-from mbpo_core.evaluation.summary import Summary, count_rows, summarize, summary_of
+from mbpo_core.evaluation.summary import POOLED_CLUSTERS, Summary, count_rows, summarize, summary_of
 from mbpo_core.methods import title_of
 from mbpo_core.stage import Row
 from mbpo_core.stages import STAGES

@@ -30,6 +30,9 @@ Summary = dict[str, Any]
 CLUSTERS: tuple[str, ...] = ("object", "scene")
 """What the bootstrap clusters questions by, where nothing else is asked for."""
 
+POOLED_CLUSTERS: tuple[str, ...] = ("seed", *CLUSTERS)
+"""The same where several runs are pooled."""
+
 
 def summarize(
     rows: Iterable[Mapping[str, Any]],

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbpo_core.objectives.reward_balance import reward_balance
 from mbpo_core.reports.charts import Chart, Series, bars, line_chart
 
 LAST = 10  # steps that the bars are means of: one step is a handful of pairs
@@ -38,11 +39,6 @@ def margin_charts(steps: Sequence[Mapping[str, Any]], starts: Sequence[float]) -
     return [curves, bars("Reward bars", last, note=_bars_note([value for *_, value in last], lines))]
 
 
-def balance(text: float, image: float) -> float | None:
-    """min / max of the two margins; None where neither is positive."""
-    return min(text, image) / max(text, image) if max(text, image) > 0 else None
-
-
 def _points(steps: Sequence[Mapping[str, Any]], column: str) -> list[tuple[float, float | None]]:
     return [(step["at"], _lead(step.get("chosen_reward"), step.get(column))) for step in steps]
 
@@ -56,7 +52,7 @@ def _bars_note(values: Sequence[float], lines: Sequence[Series]) -> str:
     note = "of the last step" if counted == 1 else f"means of the last {counted} steps"
     if len(values) < 2:
         return note
-    found = balance(*values)
+    found = reward_balance(*values)
     if found is None:
         return f"{note}; no balance, as neither margin is positive"
     return f"{note}; balance min / max {found:.2f}".replace("-", "−")

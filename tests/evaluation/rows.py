@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from mbpo_core.evaluation.summary import POOLED_CLUSTERS, Summary, count_rows, summary_of
 
 
 def prediction(number: int, verdict: str = "correct", **columns: Any) -> dict[str, Any]:
@@ -45,3 +47,8 @@ def caption(number: int, text: str, scene: dict[str, str], **columns: Any) -> di
     placed = [{"object": name, "color": color, "cell": "top left"} for name, color in scene.items()]
     meta = {"scene": placed, "objects": list(scene)}
     return prediction(number, "wrong", probe="caption", question_kind="open", text=text, meta=meta, **columns)
+
+
+def pooled(rows_by_seed: Sequence[Iterable[Mapping[str, Any]]], **settings: Any) -> Summary:
+    """The summary of several runs, as the ablation makes it."""
+    return summary_of(count_rows(rows_by_seed), **{"clusters": POOLED_CLUSTERS} | settings)

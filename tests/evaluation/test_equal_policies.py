@@ -11,9 +11,8 @@ from mbpo_core.config import EvaluationConfig
 from mbpo_core.demo.pools import DemoCounts, demo_samples
 from mbpo_core.evaluation.answering import answer_questions, open_questions
 from mbpo_core.evaluation.balance import Balance, choose_partners
-from mbpo_core.evaluation.seeds import summarize_seeds
 from mbpo_core.evaluation.summary import Summary, summarize
-from tests.evaluation.rows import caption, prediction
+from tests.evaluation.rows import caption, pooled, prediction
 
 if TYPE_CHECKING:
     from mbpo_core.models.policy import Policy
@@ -45,7 +44,7 @@ def hand_made(policy: str) -> list[dict[str, Any]]:
 def test_base_against_base_on_hand_made_rows() -> None:
     rows = hand_made("base") + hand_made("trained")
     assert_nothing(summarize(rows, bootstrap=100))
-    assert_nothing(summarize_seeds([rows, rows, rows], bootstrap=100))
+    assert_nothing(pooled([rows, rows, rows], bootstrap=100))
 
 
 def test_base_against_base_on_answers_of_a_model(demo_policy: Policy) -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from mbpo_core.errors import DataError
 from mbpo_core.evaluation.intervals import mean_interval
-from mbpo_core.evaluation.seeds import summarize_seeds
 from mbpo_core.evaluation.summary import count_rows, in_order, summarize, summary_of
 from mbpo_core.evaluation.table import summary_markdown
-from tests.evaluation.rows import prediction
+from tests.evaluation.rows import pooled, prediction
 
 
 def run(**right: int) -> list[dict[str, Any]]:
@@ -26,7 +25,7 @@ def run(**right: int) -> list[dict[str, Any]]:
 
 def test_values_are_of_all_questions_and_seeds_stand_beside() -> None:
     seeds = [run(base=2, sft=4, trained=6), run(base=3, sft=4, trained=9), run(base=1, sft=5, trained=6)]
-    summary = summarize_seeds(seeds, bootstrap=300)
+    summary = pooled(seeds, bootstrap=300)
     base, gained = (
         summary[part][label]["neutral_accuracy"] for part, label in (("policies", "base"), ("differences", "trained"))
     )
@@ -54,7 +53,7 @@ def test_differences_may_be_taken_to_another_policy() -> None:
 
 def test_one_seed_is_the_ordinary_summary() -> None:
     rows = run(base=2, trained=6)
-    assert summarize_seeds([iter(rows)], bootstrap=100, clusters=("object",)) == summarize(
+    assert pooled([iter(rows)], bootstrap=100, clusters=("object",)) == summarize(
         rows, bootstrap=100, clusters=("object",)
     )
 
@@ -62,7 +61,7 @@ def test_one_seed_is_the_ordinary_summary() -> None:
 def test_the_same_questions_of_two_seeds_are_two_questions_of_one_scene() -> None:
     """Both seeds gain on the same question only: certain by seed, not by scene."""
     rows = [run(base=0, trained=1), run(base=0, trained=1)]
-    entry = summarize_seeds(rows, bootstrap=500)["differences"]["trained"]["neutral_accuracy"]
+    entry = pooled(rows, bootstrap=500)["differences"]["trained"]["neutral_accuracy"]
     assert entry["value"] == pytest.approx(0.1)
     assert entry["low"] == 0
     assert (entry["seed_low"], entry["seed_high"]) == (pytest.approx(0.1), pytest.approx(0.1))
@@ -70,4 +69,4 @@ def test_the_same_questions_of_two_seeds_are_two_questions_of_one_scene() -> Non
 
 def test_seeds_must_have_the_same_policies() -> None:
     with pytest.raises(DataError, match="different questions"):
-        summarize_seeds([run(base=1, trained=2), run(base=1)], bootstrap=100)
+        pooled([run(base=1, trained=2), run(base=1)], bootstrap=100)

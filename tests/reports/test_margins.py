@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mbpo_core.objectives.reward_balance import reward_balance
 from mbpo_core.reports.curves import curves_section
-from mbpo_core.reports.margins import balance, margin_charts
+from mbpo_core.reports.margins import margin_charts
 from tests.reports.fake_run import fake_run
 
 
@@ -41,7 +42,7 @@ def test_sides_that_the_objective_does_not_look_at_have_no_bar() -> None:
     [(2.03, 0.35, 0.172), (4.05, 3.80, 0.938), (3.80, 4.05, 0.938), (1.0, -0.5, -0.5), (-1.0, -2.0, None)],
 )
 def test_balance_of_mfpos_bars(text: float, image: float, expected: float | None) -> None:
-    found = balance(text, image)
+    found = reward_balance(text, image)
     assert found is None if expected is None else found == pytest.approx(expected, abs=1e-3)
 
 

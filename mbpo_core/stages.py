@@ -143,7 +143,7 @@ REPORT = StageSpec(
     entry="mbpo_core.reports.stage:run",
     record=None,
     inputs=("samples", "negatives", "pairs", "rollouts", "training", "evaluation"),
-    modules=("mbpo_core.reports", "mbpo_core.methods", "mbpo_core.pages"),
+    modules=("mbpo_core.reports", "mbpo_core.objectives", "mbpo_core.methods", "mbpo_core.pages"),
 )
 
 STAGES: dict[str, StageSpec] = {

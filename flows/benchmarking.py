@@ -78,7 +78,7 @@ class Question:
         data: dict[str, Any] = recorded_config(store, self.run).model_dump(mode="json") if self.run else {}
         images = str(self.images) if self.images else ""
         data["samples"] = {"source": self.benchmark, "path": str(self.data), "image_root": images}
-        asked = dict(data.get("evaluation", {})) | {"split": "eval", "per_probe": 0}
+        asked = dict(data.get("evaluation", {})) | {"split": "eval", "probes": [], "per_probe": 0}
         if self.benchmark in LONGEST:
             asked["max_new_tokens"] = LONGEST[self.benchmark]
         data |= {"evaluation": asked, "run": self.name}

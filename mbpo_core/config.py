@@ -180,6 +180,11 @@ class NegativesConfig(Section):
         description="counterfactual: share of the recoloured images that become the clean one, with the answer that is "
         "right of them; the sample's own image is then the rejected one.",
     )
+    descriptions: bool = Field(
+        True,
+        description="counterfactual recolour: of an answer that tells several colours, paint the thing that one of "
+        "them stands with; off, such answers count as telling none.",
+    )
     corrupted_words: int = Field(1, ge=1, le=100, description="corrupted: words swapped.")
     candidates: int = Field(10, ge=2, le=256, description="ranked: answers sampled.")
     scorer: Literal["claims", "clip", "gain"] = Field("claims", description="ranked: what orders the answers.")
@@ -401,6 +406,13 @@ class TrainingConfig(Section):
     freeze: Literal["none", "vision", "vision_and_projector", "language"] = Field(
         "vision", description="Parts whose weights stay bit-equal."
     )
+    interpolation: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="How far the weights that the last round publishes lie from the base's towards the trained ones; "
+        "below 1 keeps more of what the base can (WiSE-FT).",
+    )
     stop_rule: bool = Field(True, description="End early when log p(chosen) falls below the reference by stop_drop.")
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")
     stop_window: int = Field(5, ge=1, description="Steps the fall is averaged over.")
@@ -435,11 +447,13 @@ class TrainingConfig(Section):
         return self.pair_passes is not None and "rejected image" in self.pair_passes.needs
 
     def identity(self) -> dict[str, Any]:
-        """Settings that only other objectives read decide nothing."""
+        """Settings that only other objectives read decide nothing, nor does an interpolation that goes all the way."""
         mine = OBJECTIVES[self.objective].settings if self.objective != "none" else ()
         others = {name for entry in OBJECTIVES.values() for name in entry.settings} - set(mine)
         if self.add_image or self.add_anchor:
             others -= {"margin", "image_cap"}
+        if self.interpolation == 1:
+            others.add("interpolation")
         return {name: value for name, value in super().identity().items() if name not in others}
 
 
@@ -447,6 +461,9 @@ class EvaluationConfig(Section):
     """Which held-out questions are asked and how rates are reported (recipe 5)."""
 
     split: Literal["eval", "dev"] = Field("eval", description="Held-out split; defaults are tuned on dev only.")
+    probes: list[str] = Field(
+        default_factory=list, description="Probes asked (of meta, else the question kinds); empty asks all."
+    )
     per_probe: int = Field(0, ge=0, description="Questions asked a probe; 0 asks all.")
     blind: Blind = Field("mask", description="How the model is blinded for the blind gap.")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="Longest answer, tokens.")
@@ -466,6 +483,11 @@ class EvaluationConfig(Section):
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(64, "Questions answered together.", ge=1)
     part_rows: int = knob(1024, "Rows a Parquet part (rounded up to whole batches).", ge=1)
+
+    def identity(self) -> dict[str, Any]:
+        """Asking all probes decides nothing."""
+        mine = super().identity()
+        return mine if self.probes else {name: value for name, value in mine.items() if name != "probes"}
 
 
 class ReportConfig(Section):

@@ -118,7 +118,7 @@ NEGATIVES: dict[str, NegativeEntry] = {
         "ours; conditional preference as in mDPO and MFPO",
         "questions that recur with other answers, or several different images, or answers that tell a colour",
         "1 encoding of each image of the data where no question recurs, 3 answers",
-        ("counterfactual", "swapped", *_REGION),
+        ("counterfactual", "swapped", "descriptions", *_REGION),
         f"counterfactual recolour: answers that tell a colour, with {_DETECTORS}",
     ),
     "given": NegativeEntry(

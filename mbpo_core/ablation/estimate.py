@@ -65,13 +65,14 @@ def _stage_seconds(plan: StagePlan, config: PipelineConfig) -> float:
         return SECONDS["training"] * positions / config.training_rounds
     each = samples.demo_eval if config.evaluation.split == "eval" else samples.demo_dev
     each = min(each, config.evaluation.per_probe or each)
-    balanced = _questions(each, at_most=config.evaluation.balance)
-    return SECONDS["evaluation"] * _questions(each) + SECONDS["balance"] * balanced
+    probes = config.evaluation.probes
+    balanced = _questions(each, probes, at_most=config.evaluation.balance)
+    return SECONDS["evaluation"] * _questions(each, probes) + SECONDS["balance"] * balanced
 
 
-def _questions(each: int, at_most: int | None = None) -> float:
-    """Questions of all probes, where a large one has `each`."""
+def _questions(each: int, probes: Sequence[str] = (), at_most: int | None = None) -> float:
+    """Questions of the named probes, or of all, where a large one has `each`."""
     from mbpo_core.demo.probes import probe_names
 
-    counts = [each if is_large else _SMALL * each for _, is_large in probe_names()]
+    counts = [each if is_large else _SMALL * each for name, is_large in probe_names() if not probes or name in probes]
     return sum(count if at_most is None else min(count, at_most) for count in counts)

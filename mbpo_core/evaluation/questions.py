@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mbpo_core.config import EvaluationConfig
@@ -45,7 +45,7 @@ def questions_of(reader: Any, config: EvaluationConfig) -> Any:
         config: split and questions a probe.
 
     Raises:
-        DataError: the split holds no sample.
+        DataError: the split holds no sample, or none of a probe that is to be asked.
     """
     held_out = reader.where("split", [config.split])
     if not held_out.count():
@@ -55,7 +55,27 @@ def questions_of(reader: Any, config: EvaluationConfig) -> Any:
             expected="held-out questions",
             remedy="Set samples.split_column, or lower offline_share + online_share + dev_share.",
         )
-    if not config.per_probe:
+    if not config.per_probe and not config.probes:
         return held_out
-    rows = held_out.rows(columns=["sample_id", "kind", "meta"])
-    return held_out.where("sample_id", sorted(choose_questions(rows, config.per_probe)))
+    there: set[str] = set()
+
+    def named() -> Iterator[Row]:
+        for row in held_out.rows(columns=["sample_id", "kind", "meta"]):
+            probe = probe_of(row)
+            there.add(probe)
+            if not config.probes or probe in config.probes:
+                yield row
+
+    asked = choose_questions(named(), config.per_probe) if config.per_probe else {row["sample_id"] for row in named()}
+    _refuse_unknown(config.probes, there)
+    return held_out.where("sample_id", sorted(asked))
+
+
+def _refuse_unknown(probes: Sequence[str], there: set[str]) -> None:
+    if missing := [probe for probe in probes if probe not in there]:
+        raise DataError(
+            f"no held-out question belongs to {', '.join(missing)}",
+            where="evaluation.probes",
+            expected=f"some of {', '.join(sorted(there))}",
+            remedy="Name probes that the samples have, or none to ask all.",
+        )

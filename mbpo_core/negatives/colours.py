@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
 
+from mbpo_core.negatives.words import function_words
 from mbpo_core.records import Sample
+
+Span = tuple[int, int]
+"""Characters [start, stop) of a text."""
 
 COLOURS: tuple[str, ...] = (
     "black", "white", "red", "green", "yellow", "blue", "brown", "orange", "pink", "purple", "grey", "gray",
@@ -17,6 +21,8 @@ COLOURS: tuple[str, ...] = (
 
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
 _VERDICT = re.compile(r"(yes|no)\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_CLAUSE = re.compile(r"[.,;:!?]")
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,14 @@ class Recast:
         old: the colour that the sample's answer tells; "" where it only tells which it is not.
         new: the colour that the answer below is true of.
         answer: in the form of the sample's answer.
+        about: where the sample's answer says which of several things it is, the characters that do: "red car"; None
+            where the answer is about one thing.
     """
 
     old: str
     new: str
     answer: str
+    about: Span | None = None
 
 
 def colours_in(text: str) -> list[str]:
@@ -53,22 +62,26 @@ def told_colour(kind: str, question: str, answer: str, choices: Sequence[str]) -
     return said[0] if len(said) == 1 else ""
 
 
-def recast(sample: Sample, palette: Collection[str], random: Random) -> Recast | None:
+def recast(sample: Sample, palette: Collection[str], random: Random, *, descriptions: bool = True) -> Recast | None:
     """The answer that would be right if what it is about had another colour of the palette.
 
-    Short and open answers that name one colour, where the question names none; yes or no to a question that names
-    one, which turn into each other; the letter or text of an option that is a colour.
+    Short and open answers that name a colour, where the question names none; yes or no to a question that names
+    one, which turn into each other; the letter or text of an option that is a colour. Of an open answer that names
+    several ("a red car and a blue key") one is drawn, and the thing it stands with is what is painted.
 
     Args:
         sample: its question must be about one thing's colour, which only its words can tell.
         palette: colours that can be painted.
-        random: draws the new colour.
+        random: draws the new colour, and which of several things gets it.
+        descriptions: whether open answers that tell several colours are recast.
 
     Returns:
         None where the answer tells no colour, or there is no other one.
     """
     if sample.kind == "yes_no":
         return _verdict(sample, palette, random)
+    if descriptions and sample.kind == "open" and len(list(_COLOUR.finditer(sample.answer))) > 1:
+        return _mention(sample, palette, random)
     old = told_colour(sample.kind, sample.question, sample.answer, sample.choices)
     if not old:
         return None
@@ -97,6 +110,42 @@ def _verdict(sample: Sample, palette: Collection[str], random: Random) -> Recast
     rest = sample.answer.strip()[start.end() :]
     cased = verdict.capitalize() if start[0][0].isupper() else verdict
     return Recast(old, new, cased + (_say(rest, old, new) if old else rest))
+
+
+def _mention(sample: Sample, palette: Collection[str], random: Random) -> Recast | None:
+    """One of several colours that a description tells, in whose place another one is said, there alone."""
+    if colours_in(sample.question):
+        return None
+    text = sample.answer.strip()
+    mentions = [(match, about) for match in _COLOUR.finditer(text) if (about := _thing(text, match.span()))]
+    if not mentions:
+        return None
+    match, about = random.choice(mentions)
+    old = match[0].lower()
+    others = sorted(set(palette) - {old})
+    if not others:
+        return None
+    new = random.choice(others)
+    # The article before it belongs to it.
+    start = match.start() - len(re.search(r"(?:\ban?\s+)?$", text[: match.start()], re.IGNORECASE)[0])  # type: ignore[index]
+    answer = text[:start] + _say(text[start : match.end()], old, new) + text[match.end() :]
+    return Recast(old, new, answer, about)
+
+
+def _thing(text: str, colour: Span) -> Span | None:
+    """The colour word with the word that it stands with: the next one of its clause, or else the nearest before."""
+    start, stop = colour
+    end = next((found.start() for found in _CLAUSE.finditer(text, stop)), len(text))
+    begin = max((found.end() for found in _CLAUSE.finditer(text, 0, start)), default=0)
+    after = _WORD.search(text, stop, end)
+    if after and _names_a_thing(after[0]):
+        return start, after.end()
+    before = [word for word in _WORD.finditer(text, begin, start) if _names_a_thing(word[0])]
+    return (before[-1].start(), stop) if before else None
+
+
+def _names_a_thing(word: str) -> bool:
+    return word.lower() not in function_words() and not _COLOUR.fullmatch(word)
 
 
 def _option(sample: Sample, old: str, palette: Collection[str], random: Random) -> Recast | None:

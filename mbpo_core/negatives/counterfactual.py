@@ -67,7 +67,8 @@ def by_recolour(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
     picture with that answer is the clean side, and the sample's own picture and answer are the rejected one. Without
     such rows the data would go on saying what the prior says.
 
-    The thing is what has the prevailing hue of the answer's key region and is connected to it; each colour word looks
+    The thing is what has the prevailing hue of the answer's key region and is connected to it; of a description, of the
+    key region of the colour that is changed and the word it stands with. Each colour word looks
     as it does in the data (`palette.learn_palette`). Nothing is painted where the answer tells no colour, the sample
     has several pictures, or the region no hue.
 
@@ -77,10 +78,13 @@ def by_recolour(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
     plans: dict[int, Recast] = {}
     for place, known in enumerate(several):
         random = Random(derive_seed(known.seed, "recolour"))
-        plan = recast(known.task.sample, bench.palette, random) if len(known.task.images) == 1 else None
+        if len(known.task.images) > 1:
+            continue
+        plan = recast(known.task.sample, bench.palette, random, descriptions=bench.settings.descriptions)
         if plan is not None:
             plans[place] = plan
-    regions = find_regions(bench, [several[place].task for place in plans])
+    tasks = [several[place].task for place in plans]
+    regions = find_regions(bench, tasks, [plan.about for plan in plans.values()])
     for (place, plan), region in zip(plans.items(), regions, strict=True):
         results[place] = _painted(bench, several[place], plan, region)
     swapped = [

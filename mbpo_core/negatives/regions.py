@@ -89,24 +89,31 @@ Detector = Callable[[Bench, Sequence[Sought]], Sequence[Found | None]]
 _DETECTORS = {"saliency": "saliency:by_saliency", "boxes": "boxes:by_boxes", "grounded": "grounding:by_grounding"}
 
 
-def find_regions(bench: Bench, tasks: Sequence[Task]) -> list[Region]:
+def find_regions(
+    bench: Bench, tasks: Sequence[Task], about: Sequence[tuple[int, int] | None] | None = None
+) -> list[Region]:
     """The key region of each sample, by the detector of the settings; everything where that finds nothing.
+
+    Args:
+        bench: model and settings.
+        tasks: samples.
+        about: for each the characters [start, stop) of its answer whose words alone are looked for; None for all.
 
     Source: MFPO arXiv:2410.15334, recipe 2.3 and 2.4.
     """
     module, _, function = _DETECTORS[bench.settings.detector].partition(":")
     detect: Detector = getattr(importlib.import_module(f"mbpo_core.negatives.{module}"), function)
-    sought = [seek(bench, task) for task in tasks]
+    sought = [seek(bench, task, span) for task, span in zip(tasks, about or [None] * len(tasks), strict=True)]
     return [
         _region(bench.settings.detector, one, found) for one, found in zip(sought, detect(bench, sought), strict=True)
     ]
 
 
-def seek(bench: Bench, task: Task) -> Sought:
-    """The keywords of a sample's chosen response, and where their tokens are."""
+def seek(bench: Bench, task: Task, about: tuple[int, int] | None = None) -> Sought:
+    """The keywords of a sample's chosen response, or of a part of it, and where their tokens are."""
     answer, settings = task.sample.answer.strip(), bench.settings
     spans = bench.policy.completion_spans(answer)
-    candidates = topics(answer)
+    candidates = [topic for whole in topics(answer) if (topic := whole.within(about))]
     if settings.word_vectors:
         vectors = from_table(settings.word_vectors, candidates)
     else:

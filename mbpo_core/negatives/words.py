@@ -24,6 +24,18 @@ class Topic:
     positions: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 
+    def within(self, about: tuple[int, int] | None) -> Topic | None:
+        """Its repetitions inside a span of characters; None where there is none. Without a span, itself."""
+        if about is None:
+            return self
+        start, stop = about
+        kept = [
+            (place, span)
+            for place, span in zip(self.positions, self.spans, strict=True)
+            if start <= span[0] and span[1] <= stop
+        ]
+        return Topic(self.text, tuple(p for p, _ in kept), tuple(s for _, s in kept)) if kept else None
+
 
 def topics(text: str) -> list[Topic]:
     """The content words of a text, in the order in which they first stand there.

@@ -28,7 +28,7 @@ from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
 from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
-from mbpo_core.training.publish import publish_policy
+from mbpo_core.training.publish import interpolate, publish_policy
 from mbpo_core.training.reference import add_reference_logprobs, read_slips
 from mbpo_core.training.rows import missing_parts
 from mbpo_core.training.scorer import Scorer
@@ -170,6 +170,10 @@ def _start(engine: TrainingEngine, job: Job, fingerprint: str) -> TrainState:
 def _publish(policy: Policy, job: Job, state: TrainState, summary: dict[str, Any]) -> None:
     shutil.rmtree(job.result, ignore_errors=True)
     job.result.mkdir(parents=True)
+    if job.config.interpolation < 1 and job.round_index == job.rounds - 1:
+        # The optimizer state beside it stays that of the weights that were trained.
+        on_cpu = job.policy_config.model_copy(update={"device": "cpu"})
+        interpolate(policy, load_policy(Path(job.reference), on_cpu), job.config.interpolation)
     publish_policy(policy, Path(job.policy), job.result / "checkpoint")
     newest = latest_checkpoint(job.checkpoints, state.fingerprint)
     assert newest is not None  # Steps.run leaves one

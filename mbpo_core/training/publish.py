@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
+
 from mbpo_core.models.policy import Policy
 
 _WRITTEN_BY_MODEL = ("config.json", "generation_config.json")
@@ -26,3 +28,25 @@ def publish_policy(policy: Policy, source: Path, target: Path) -> None:
         copied = path.suffix in _COPIED and not path.name.endswith(".index.json")
         if copied and path.is_file() and path.name not in _WRITTEN_BY_MODEL:
             shutil.copyfile(path, target / path.name)
+
+
+def interpolate(policy: Policy, reference: Policy, share: float) -> None:
+    """Move the policy's weights back towards the reference's, in place.
+
+        theta = theta_ref + share (theta - theta_ref),    in float32
+
+    What training has taken away besides its aim mostly comes back before the gain does, without a further pass.
+
+    Args:
+        policy: trained; frozen weights equal the reference's and stay as they are.
+        reference: the same architecture.
+        share: in (0, 1]; 1 leaves everything as it is.
+
+    Source: WiSE-FT arXiv:2109.01903, equation (1).
+    """
+    base = dict(reference.model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if parameter.requires_grad and share < 1:
+                start = base[name].to(parameter.device, torch.float32)
+                parameter.copy_(torch.lerp(start, parameter.float(), share))

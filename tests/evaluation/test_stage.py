@@ -75,6 +75,18 @@ def test_every_policy_answers_every_question_in_order(whole: ArtifactReader) -> 
     assert all((row["noised_text"] is None) == (row["question_kind"] == "open") for row in rows)
 
 
+def test_only_the_probes_that_are_named_are_asked() -> None:
+    settings = EvaluationConfig.model_validate(
+        SETTINGS.model_dump() | {"probes": ["caption", "neutral"], "per_probe": 0}
+    )
+    asked = evaluate(new_store(), Log(), settings)
+    assert {row["probe"] for row in asked.rows()} == {"caption", "neutral"}
+    assert asked.count() == 2 * 2 * 4, "two policies, all four questions of both"
+    with pytest.raises(DataError, match=r"belongs to nowhere.*evaluation.probes.*caption"):
+        evaluate(new_store(), Log(), settings.model_copy(update={"probes": ["neutral", "nowhere"]}))
+    assert "probes" not in SETTINGS.identity()
+
+
 def test_summary_is_that_of_the_rows(whole: ArtifactReader) -> None:
     summary: dict[str, Any] = whole.json("summary.json")
     again = summarize(whole.rows(), bootstrap=100)

@@ -92,5 +92,39 @@ def test_other_answers_are_left_alone(sample: Sample) -> None:
     assert not recasts(sample)
 
 
+def test_of_a_description_one_thing_gets_another_colour() -> None:
+    text = "The image shows a red car, an orange key and a red dog."
+    found = recasts(asked("Describe it.", text, "open"))
+    assert {one.answer for one in found if one.about == (18, 25)} == {
+        f"The image shows {new} car, an orange key and a red dog." for new in ("a blue", "an orange", "a yellow")
+    }, "the car's colour alone, its article with it"
+    assert {text[slice(*one.about)] for one in found if one.about} == {"red car", "orange key", "red dog"}
+    assert all(one.old == text[slice(*(one.about or ()))].split()[0] for one in found)
+    assert all(one.about for one in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "things"),
+    [
+        ("The car is red and the key is blue.", {"car is red", "key is blue"}),
+        ("Red apples; green, ripe pears.", {"Red apples"}),
+        ("Red and blue.", set()),
+    ],
+)
+def test_the_thing_that_a_colour_stands_with(text: str, things: set[str]) -> None:
+    found = recasts(asked("Describe it.", text, "open"))
+    assert {text[slice(*one.about)] for one in found if one.about} == things
+
+
+def test_descriptions_can_be_left_alone() -> None:
+    sample = asked("Describe it.", "A red car and a blue key.", "open")
+    assert recast(sample, PALETTE, Random(0))
+    assert recast(sample, PALETTE, Random(0), descriptions=False) is None
+    assert (
+        recast(asked("Is the red car beside the blue key?", "A red and a blue one.", "open"), PALETTE, Random(0))
+        is None
+    )
+
+
 def test_one_colour_is_no_palette() -> None:
     assert not recasts(asked("What color?", "Red."), ("red",))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import ConfigError, TrainingDiverged
 from mbpo_core.models.families import FROZEN_PARTS
 from mbpo_core.models.llava import LlavaFamily
@@ -35,6 +36,24 @@ def test_every_trainable_tensor_moves_and_every_frozen_one_stays(plain: Trained)
     assert 0 < len(expected) < len(plain.weights)
     assert moved(plain) == expected
     assert plain.summary["trainable_parameters"] == sum(plain.weights[name].numel() for name in expected)
+
+
+def test_the_last_round_publishes_weights_part_of_the_way(plain: Trained, rows: JobRows, tmp_path: Path) -> None:
+    base = weights(Path(plain.job.policy))
+    part_way = trained(job(tmp_path / "last", interpolation=0.25), rows)
+    assert part_way.metrics == plain.metrics, "training itself is the same"
+    for name, start in base.items():
+        expected = (start.double() + 0.25 * (plain.weights[name].double() - start.double())).float()
+        torch.testing.assert_close(part_way.weights[name], expected, rtol=0, atol=1e-7)
+    assert moved(part_way) == moved(plain)
+    first = trained(job(tmp_path / "first", interpolation=0.25, rounds=2), rows)
+    whole = trained(job(tmp_path / "whole", rounds=2), rows)
+    assert all(torch.equal(first.weights[name], whole.weights[name]) for name in base), "the next round goes on whole"
+
+
+def test_weights_all_the_way_are_what_they_were_before_there_was_a_choice() -> None:
+    assert "interpolation" not in TrainingConfig().identity()
+    assert TrainingConfig(interpolation=0.5).identity()["interpolation"] == 0.5
 
 
 def test_freezing_the_language_model_trains_the_rest(rows: JobRows, tmp_path: Path) -> None:

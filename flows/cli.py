@@ -260,6 +260,7 @@ def compare(
 @app.command("ablation")
 def ablation(
     grid: Annotated[Path, typer.Option("--grid", help="Grid file, or the name of a shipped one, e.g. results.")],
+    testbed: Annotated[str, typer.Option("--testbed", help="One testbed of the grid; all if left out.")] = "",
     output: Annotated[Path, typer.Option("--output", help="Folder for the page, the pictures and the numbers.")] = Path(
         "ablation"
     ),
@@ -275,7 +276,7 @@ def ablation(
     """Train and ask every cell of a grid with every seed; print the table and write a page."""
     from flows import commands
 
-    commands.ablation(grid, output, changes or [], tuned or [], jobs, store, dry_run=dry_run)
+    commands.ablation(grid, testbed, output, changes or [], tuned or [], jobs, store, dry_run=dry_run)
 
 
 @app.command("methods")

@@ -71,18 +71,30 @@ def compare(
 
 
 def ablation(
-    grid: Path, output: Path, changes: list[str], tuned: list[str], jobs: int, store: str | None, *, dry_run: bool
+    grid: Path,
+    testbed: str,
+    output: Path,
+    changes: list[str],
+    tuned: list[str],
+    jobs: int,
+    store: str | None,
+    *,
+    dry_run: bool,
 ) -> None:
     """Train and ask every cell of a grid, and show how they compare."""
     from flows.ablating import carry_out, split_tuned
     from flows.paths import grid_file
     from mbpo_core.ablation.grid import load_grid, make_trials
 
-    asked = load_grid(grid_file(grid))
-    own = split_tuned([cell.name for cell in asked.all_cells()], tuned)
-    trials = make_trials(asked, config_file(asked.config), changes=changes, tuned=own)
-    again = _again(["mbpo", "ablation", "--grid", str(grid)], changes, tuned)
-    carry_out(Store(use_store(store)), asked, trials, output, again, jobs=jobs, dry_run=dry_run)
+    whole = load_grid(grid_file(grid))
+    own = split_tuned([cell.name for cell in whole.all_cells()], tuned)
+    command = ["mbpo", "ablation", "--grid", str(grid)]
+    asked = whole.on(testbed)
+    trials = [make_trials(one, config_file(one.config), changes=changes, tuned=own) for one in asked]
+    for one, made in zip(asked, trials, strict=True):
+        again = _again(command + (["--testbed", one.testbed] if whole.testbeds else []), changes, tuned)
+        folder = output / one.testbed if whole.testbeds else output
+        carry_out(Store(use_store(store)), one, made, folder, again, jobs=jobs, dry_run=dry_run)
 
 
 def _again(command: list[str], changes: list[str], tuned: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from mbpo_core.config import RUN_NAME, PipelineConfig, Section
+from mbpo_core.config import DEFAULT_METHOD, RUN_NAME, PipelineConfig, Section
 from mbpo_core.methods import METHODS
 from tasks.run import Mode
 
@@ -91,9 +91,15 @@ class StageForm:
 def pipeline_changes(config: PipelineConfig, fields: Fields = "changed") -> list[str]:
     """The fields of a filled-in pipeline form that count, as changes; what its method gives by itself does not."""
     counted = _counted(config, fields)
-    if fields == "changed" and config.method != PipelineConfig().method:
+    if fields == "changed":
         counted = _without(METHODS[config.method].settings, counted)
     return as_changes(counted)
+
+
+def shown_pipeline() -> PipelineConfig:
+    """What the pipeline's form shows before anything is touched: every field's own default, and the default method."""
+    plain = PipelineConfig(method="mbpo").model_dump(mode="json")
+    return PipelineConfig.model_validate(plain | {"method": DEFAULT_METHOD})
 
 
 def _counted(section: Section, fields: Fields) -> dict[str, Any]:
@@ -102,7 +108,8 @@ def _counted(section: Section, fields: Fields) -> dict[str, Any]:
 
 def touched_fields(section: Section) -> dict[str, Any]:
     """The fields that differ from the section's defaults, as JSON values; nested sections likewise."""
-    return _without(type(section)().model_dump(mode="json"), section.model_dump(mode="json"))
+    shown = shown_pipeline() if isinstance(section, PipelineConfig) else type(section)()
+    return _without(shown.model_dump(mode="json"), section.model_dump(mode="json"))
 
 
 def as_changes(fields: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.forms import BaseName, Fields, StageWord
+from flows.forms import BaseName, Fields, StageWord, shown_pipeline
 from flows.hooks import SERVICE
 from flows.opening import begin, open_run, planned
 from mbpo_core.config import PipelineConfig
@@ -56,7 +56,7 @@ def pipeline(
     force: list[StageWord] = [],  # noqa: B006
     dry_run: bool = False,
     fields: Fields = "changed",
-    config: PipelineConfig = PipelineConfig(),  # noqa: B008 (the form's default)
+    config: PipelineConfig = shown_pipeline(),  # noqa: B008 (the form's default)
 ) -> ArtifactRef | None:
     """Run the whole method; stages whose artifacts exist are reused.
 

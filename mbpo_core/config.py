@@ -27,6 +27,9 @@ Method = Literal[
 ]  # fmt: skip
 """The keys of `mbpo_core.methods.METHODS`, for type checkers and forms."""
 
+DEFAULT_METHOD: Method = "recoloured"
+"""Of a config that names none: the best at equal compute where labels follow the prior (docs/results.md)."""
+
 RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 
@@ -530,7 +533,9 @@ class PipelineConfig(Section):
     """One run of the whole method."""
 
     run: str = Field("default", pattern=RUN_NAME, description="Name under which the run's artifacts are found.")
-    method: Method = Field("mbpo", description="Settings that stand in for the defaults below (`mbpo methods`).")
+    method: Method = Field(
+        DEFAULT_METHOD, description="Settings that stand in for the defaults below (`mbpo methods`); mbpo has none."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Every random number of the run derives from it.")
     rounds: int = Field(
         2, ge=1, le=100, description="Rollouts and training alternate this often; once where nothing is made anew."
@@ -558,10 +563,10 @@ class PipelineConfig(Section):
     @classmethod
     def _of_method(cls, data: Any) -> Any:
         """Put the method's settings under what the config says itself; a method is no baseline of its own."""
-        if not isinstance(data, dict) or not _known(data.get("method", "mbpo")):
+        if not isinstance(data, dict) or not _known(data.get("method", DEFAULT_METHOD)):
             return data  # refused later, by name
         plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, Section) else v for k, v in data.items()}
-        method = str(plain.get("method", "mbpo"))
+        method = str(plain.get("method", DEFAULT_METHOD))
         if isinstance(plain.get("baselines"), list):
             plain["baselines"] = [name for name in plain["baselines"] if name != method]
         return _under(METHODS[method].settings, plain)
@@ -640,9 +645,9 @@ def build_config(data: dict[str, Any], overrides: list[str], *, where: str) -> P
     """
     if not isinstance(data, dict):
         raise ConfigError("the run config is not a mapping", where=where, remedy="See deployments/demo.yaml.")
-    before = data.get("method", "mbpo")
+    before = data.get("method", DEFAULT_METHOD)
     changed = _overridden(data, overrides)
-    if changed.get("method", "mbpo") != before and _known(before):
+    if changed.get("method", DEFAULT_METHOD) != before and _known(before):
         changed = _overridden(_without(_effective(METHODS[before]), data), overrides)
     try:
         return PipelineConfig.model_validate(changed)
@@ -663,7 +668,7 @@ def _under(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
 
 def _effective(entry: MethodEntry) -> dict[str, Any]:
     """Every value that a method gives by itself: its settings, and plain defaults where it has none."""
-    return _under(PipelineConfig().model_dump(mode="json"), entry.settings)
+    return _under(PipelineConfig(method="mbpo").model_dump(mode="json"), entry.settings)
 
 
 def _known(method: Any) -> bool:

@@ -415,12 +415,12 @@ METHODS: dict[str, MethodEntry] = {
     "recoloured": _method(
         "the image side, with anchor and likelihood term, on samples painted over, and the answers that follow",
         "ours",
-        _recoloured(_pairs_only("image", add_likelihood=1.0), responses="none"),
+        _recoloured(_pairs_only("image", add_likelihood=1.0, interpolation=0.7), responses="none"),
     ),
     "mbpo_recoloured": _method(
         "MBPO whose negatives are such samples in place of attacked ones, with image side and likelihood term",
         "ours",
-        _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0}}),
+        _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0, "interpolation": 0.7}}),
     ),
     "sft_recoloured": _method(
         "likelihood of the chosen responses, on such samples", "ours", _recoloured(_pairs_only("sft"), responses="none")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mbpo_core.config import (
+    DEFAULT_METHOD,
     ImagesConfig,
     Method,
     NegativesConfig,
@@ -101,7 +102,7 @@ def test_an_entry_says_what_it_is(entry: Any) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_a_valid_config_with_its_settings(name: str) -> None:
     config = fresh(name).model_dump(mode="json")
-    plain = PipelineConfig().model_dump(mode="json")
+    plain = PipelineConfig(method="mbpo").model_dump(mode="json")
     assert config == merged(merged(plain, METHODS[name].settings), {"method": name, **METHODS[name].given})
 
 
@@ -308,7 +309,12 @@ def test_a_loss_without_what_it_looks_at_is_refused_before_anything_runs() -> No
 def test_a_method_is_no_baseline_of_its_own() -> None:
     config = build_config({"method": "dpo", "baselines": ["sft", "dpo"]}, [], where="here")
     assert config.baselines == ["sft"]
-    assert build_config({"baselines": ["sft", "dpo"]}, [], where="here").baselines == ["sft", "dpo"]
+    assert fresh("mbpo", baselines=["sft", "dpo"]).baselines == ["sft", "dpo"]
+
+
+def test_a_config_that_names_no_method_gets_the_default_one() -> None:
+    assert build_config({}, [], where="here") == fresh(DEFAULT_METHOD)
+    assert build_config({"method": "mbpo"}, [], where="here").negatives.method == "adversarial"
 
 
 def test_a_baseline_that_needs_rejected_responses_is_refused_where_none_are_made() -> None:

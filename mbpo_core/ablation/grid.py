@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ class Grid(Section):
 
     name: str = Field(pattern=_LEVEL, description="Of the grid, in the runs' names.")
     testbed: str = Field("", max_length=64, description="What the results call it; the grid's name if empty.")
+    testbeds: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Testbed, settings: the same cells on each, as a grid of its own."
+    )
     config: str = Field(description="Run config that all cells have in common: a path, or the name of a shipped one.")
     seeds: list[int] = Field(min_length=1, max_length=100, description="Every cell runs once with each.")
     tokens: int = Field(
@@ -106,7 +110,13 @@ class Grid(Section):
             for factor, level in levels.items():
                 if level not in self.factors.get(factor, {}):
                     raise ValueError(f"there is no level {level!r} of a factor {factor!r}")
-        for settings in (self.settings, *(s for levels in self.factors.values() for s in levels.values())):
+        if wrong := [name for name in self.testbeds if not re.fullmatch(_LEVEL, name)]:
+            raise ValueError(f"testbeds {', '.join(wrong)} cannot be named so: small letters, digits, dots and dashes")
+        for settings in (
+            self.settings,
+            *self.testbeds.values(),
+            *(s for levels in self.factors.values() for s in levels.values()),
+        ):
             if ours := [name for name in _OURS if name in settings]:
                 raise ValueError(f"{', '.join(ours)} cannot be a setting here: the grid itself gives it")
         names = [cell.name for cell in self.all_cells()]
@@ -117,6 +127,31 @@ class Grid(Section):
         if unknown := [name for name in (*self.tuned, self.baseline) if name and name not in names]:
             raise ValueError(f"there is no cell {', '.join(unknown)}; cells are {', '.join(names)}")
         return self
+
+    def on(self, testbed: str = "") -> list[Grid]:
+        """The grid of one testbed, or of each in turn; itself where it names none.
+
+        Raises:
+            ConfigError: there is no such testbed.
+        """
+        if testbed and testbed not in self.testbeds:
+            raise ConfigError(
+                f"the grid {self.name} has no testbed {testbed}",
+                where="--testbed",
+                expected=f"one of {', '.join(self.testbeds)}" if self.testbeds else "none: it names no testbeds",
+                remedy="Leave --testbed out for all of them.",
+            )
+        return [
+            self.model_copy(
+                update={
+                    "name": f"{self.name}-{name}",
+                    "testbed": name,
+                    "settings": _over(self.settings, self.testbeds[name]),
+                    "testbeds": {},
+                }
+            )
+            for name in ([testbed] if testbed else self.testbeds)
+        ] or [self]
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which it is first asked for."""
@@ -231,13 +266,20 @@ def flat(settings: Mapping[str, Any], before: str = "") -> list[str]:
     return changes
 
 
+def _over(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with others laid over them."""
+    merged = dict(settings)
+    for name, value in more.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _over(merged[name], value) if both else value
+    return merged
+
+
 def _run(prefix: str, grid: Grid, seed: int, cell: str) -> str:
     return f"{prefix}-{grid.name}-{seed}.{cell}"
 
 
 def _refuse_names(factors: Mapping[str, Mapping[str, Any]]) -> None:
-    import re
-
     for factor, levels in factors.items():
         wrong = [name for name in levels if not re.fullmatch(_LEVEL, name)]
         if not levels or wrong or not re.fullmatch(_WORD, factor) or factor in COLUMNS or factor.startswith("cpu_"):

@@ -114,6 +114,30 @@ def test_cells_are_checked_before_anything_runs(settings: dict[str, Any], messag
         make_trials(grid, config_file("smoke"))
 
 
+def test_testbeds_are_grids_of_their_own() -> None:
+    beds = {"plain": {}, "large": {"training": {"beta": 0.125}, "policy": {"model": "demo:soft"}}}
+    whole = build_grid(GIVEN | {"testbeds": beds, "settings": {"training": {"beta": 0.5, "epochs": 2}}}, where="test")
+    plain, large = whole.on()
+    assert [one.testbed for one in (plain, large)] == ["plain", "large"]
+    assert whole.on("large") == [large]
+    runs = [make_trials(one, config_file("smoke")) for one in (plain, large)]
+    assert [trials[1].config.run for trials in runs] == [
+        f"ablation-small-{bed}-3.adversarial.hybrid.10" for bed in ("plain", "large")
+    ]
+    assert [trials[1].config.training.beta for trials in runs] == [0.5, 0.125]
+    assert {trials[1].config.training.epochs for trials in runs} == {2}
+    assert [trials[0].config.policy.model for trials in runs] == ["demo:absolute", "demo:soft"]
+    assert build_grid(GIVEN, where="test").on() == [build_grid(GIVEN, where="test")]
+    with pytest.raises(ConfigError, match=r"no testbed huge.*one of plain, large"):
+        whole.on("huge")
+    with pytest.raises(ConfigError, match="it names no testbeds"):
+        plain.on("large")
+    with pytest.raises(ConfigError, match="cannot be named so"):
+        build_grid(GIVEN | {"testbeds": {"A b": {}}}, where="test")
+    with pytest.raises(ConfigError, match="seed cannot be a setting here"):
+        build_grid(GIVEN | {"testbeds": {"a": {"seed": 3}}}, where="test")
+
+
 def test_how_many_questions_are_batched_together_may_differ() -> None:
     factors = {"change": {"a": {}, "b": {"evaluation": {"batch_size": 5}}}}
     assert len(make_trials(build_grid(GIVEN | {"factors": factors}, where="test"), config_file("smoke"))) == 6
@@ -188,5 +212,6 @@ def test_the_grid_in_the_documents_is_valid() -> None:
         "adversarial.hybrid", "adversarial.sft", "noise.hybrid", "adversarial.hybrid.steps-3",
         "adversarial.hybrid.steps-30", "adversarial.sft.steps-30",
     ]  # fmt: skip
-    make_trials(grid, config_file(grid.config))
+    for one in grid.on():
+        make_trials(one, config_file(one.config))
     assert set(Grid.model_fields) == set(yaml.safe_load(block))

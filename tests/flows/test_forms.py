@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.forms import StageForm, pipeline_changes, touched_fields
+from flows.forms import StageForm, pipeline_changes, shown_pipeline, touched_fields
 from flows.opening import choose, open_run
 from flows.paths import named_config
 from mbpo_core.config import NegativesConfig, PairsConfig, PipelineConfig, build_config
@@ -22,7 +22,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _as_the_page_posts(**touched: object) -> PipelineConfig:
     """Every field, whether it was touched or not: Prefect's page fills in each default when it shows the field."""
-    shown = PipelineConfig().model_dump(mode="json")
+    shown = shown_pipeline().model_dump(mode="json")
     for name, value in touched.items():
         shown[name] = shown[name] | value if isinstance(value, dict) else value
     return PipelineConfig.model_validate(shown)

@@ -158,7 +158,10 @@ def _settings() -> str:
         of = ", ".join(f"{kind} `{part}`" for kind, part in made.items())
         words = f"{entry.line[0].upper()}{entry.line[1:]}" + (f": {of}." if of else ".")
         lines = settings_yaml(name)
-        parts.append(f"### `{name}`\n\n{words}\n\n" + (f"```yaml\n{lines}```\n" if lines else "No default changes.\n"))
+        parts.append(
+            f"### `{name}`\n\n{words}\n\n"
+            + (f"```yaml\n{lines}```\n" if lines else "No default of a section changes.\n")
+        )
     return "\n" + "\n".join(parts) + "\n"
 
 

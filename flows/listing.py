@@ -50,7 +50,7 @@ def parts_of(name: str) -> Parts:
 
 
 def settings_yaml(name: str) -> str:
-    """What `method: name` stands for, as lines of a run config; "" where the defaults are the method.
+    """What `method: name` stands for, as lines of a run config; "" where the sections' own defaults are.
 
     What a config has to say itself is in it with an example.
     """
@@ -145,7 +145,7 @@ def _show_method(name: str) -> None:
     make.print(table)
     lines = settings_yaml(name)
     if not lines:
-        console.say(f"\nmethod: {name} changes no default.")
+        console.say(f"\nmethod: {name} changes no default of a section.")
         return
     console.say(f"\nmethod: {name} stands for these lines of a run config:\n")
     console.say(lines.rstrip())

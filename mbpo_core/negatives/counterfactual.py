@@ -132,6 +132,8 @@ def _painted(bench: Bench, known: Known, plan: Recast, region: Region) -> Made |
     changed, mask = repaint(image, alike, tone, bench.palette[plan.new])
     levels = (changed * LEVELS).round()[None]
     how = {"from": "recolour", "old": plan.old, "new": plan.new, "answer": plan.answer, "swapped": False, **region.how}
+    if plan.about:
+        how["thing"] = known.task.sample.answer.strip()[slice(*plan.about)]
     return Made.of(
         measured(item, levels, levels),
         rejected=plan.answer,

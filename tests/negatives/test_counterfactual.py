@@ -132,6 +132,40 @@ def test_painted_pictures_change_the_thing_and_have_their_answer(demo_policy: Po
     assert sum(share > 0.9 for share in boxes) / len(boxes) > 0.8, "it is the thing that was asked about"
 
 
+def test_of_a_description_the_thing_that_gets_another_colour_is_painted(demo_policy: Policy) -> None:
+    from mbpo_core.demo.pools import DemoCounts, demo_samples
+
+    none: dict[str, Any] = {"online": 0, "eval_probe": 0, "eval_small_probe": 0, "dev_probe": 0, "dev_small_probe": 0}
+    samples = list(demo_samples(setting="uniform", seed=8, counts=DemoCounts(offline=160, **none)))
+    told = [one for one in samples if one.kind == "open" and len(json.loads(one.meta)["scene"]) > 1]
+    others = [one for one in samples if one.kind == "short_text"]  # the palette is learned from them
+    assert len(told) >= 10
+    bench = bench_of(demo_policy, [*told, *others], method="counterfactual", counterfactual="recolour", swapped=0.0)
+    shares = []
+    for known, made in zip(several := known_of(bench, told), counterfactual(bench, several), strict=True):
+        assert isinstance(made, Made)
+        if made.how["from"] != "recolour":
+            continue
+        answer, changed, thing = known.task.sample.answer, made.rejected or "", made.how["thing"]
+        words = [(a, b) for a, b in zip(answer.split(), changed.split(), strict=True) if a != b]
+        assert words[-1] == (made.how["old"], made.how["new"])
+        assert set(words[:-1]) <= {("a", "an"), ("an", "a")}
+        assert thing.startswith(made.how["old"])
+        assert thing not in changed
+        assert made.masks is not None
+        boxes = {entry["label"]: entry["box"] for entry in json.loads(known.task.sample.meta)["boxes"]}
+        x0, y0, x1, y1 = boxes[thing.split()[-1]]
+        inside = made.masks[0]
+        shares.append(inside[y0:y1, x0:x1].sum().item() / inside.sum().item())
+    assert len(shares) >= 8
+    assert sum(share > 0.9 for share in shares) / len(shares) > 0.7, "it is the thing, not another one of the colour"
+    apart = bench_of(
+        demo_policy, [*told, *others], method="counterfactual", counterfactual="recolour", descriptions=False
+    )
+    plain = counterfactual(apart, known_of(apart, told[:8]))
+    assert not any(isinstance(made, Made) and made.how["from"] == "recolour" for made in plain)
+
+
 def test_swapped_rows_are_samples_of_their_own(demo_policy: Policy, pool: list[Sample]) -> None:
     by_id = {sample.sample_id: sample for sample in pool}
     mined = {

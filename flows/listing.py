@@ -50,15 +50,16 @@ def parts_of(name: str) -> Parts:
 
 
 def settings_yaml(name: str) -> str:
-    """What `method: name` stands for, as lines of a run config; "" where the sections' own defaults are.
+    """What `method: name` stands for, as lines of a run config that take its place; "" for mbpo, which has none.
 
-    What a config has to say itself is in it with an example.
+    The sections' own defaults are those of mbpo, so that is their first line. What a config has to say itself is in it
+    with an example.
     """
     entry = METHODS[name]
     settings = {key: dict(value) if isinstance(value, Mapping) else value for key, value in entry.settings.items()}
     for section, fields in entry.given.items():
         settings[section] = settings.get(section, {}) | dict(fields)
-    return yaml.safe_dump(settings, sort_keys=False) if settings else ""
+    return yaml.safe_dump({"method": "mbpo"} | settings, sort_keys=False) if settings else ""
 
 
 def show_methods(name: str | None, *, as_json: bool) -> None:

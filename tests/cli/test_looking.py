@@ -22,7 +22,7 @@ from tests.promotion.making import answers, checkpoint, config, evaluate
 from tests.samples.helpers import encoded, picture, write_lines
 
 EVIL = "[bold]x[/] \x1b[2J"
-SETTINGS = {"run": "r", "rounds": 1}
+SETTINGS = {"run": "r", "method": "mbpo", "rounds": 1}
 
 
 @pytest.fixture

@@ -70,14 +70,14 @@ def test_one_method_as_json_has_its_own_parts_only() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_settings_can_be_pasted(name: str) -> None:
-    """Under `method: mbpo`, which has no settings, they make the same config as the method's own line."""
+    """In place of the line `method: ...` they make the same config."""
     output = said(name)
     entry = METHODS[name]
     assert one_line(entry.line) in one_line(output)
     assert entry.cost in one_line(output)
     lines = settings_yaml(name)
     assert lines in output + "\n"
-    pasted = build_config({"method": "mbpo"} | (yaml.safe_load(lines) or {}), [], where="test")
+    pasted = build_config(yaml.safe_load(lines) or {"method": "mbpo"}, [], where="test")
     named = build_config({"method": name, **entry.given}, [], where="test")
     assert pasted.model_copy(update={"method": name}) == named
     assert (lines == "") == (name == "mbpo") == ("changes no default" in output)

@@ -38,7 +38,7 @@ def grid() -> Grid:
 @pytest.fixture
 def laid_out(grid: Grid, tmp_path: Path) -> list[Trial]:
     file = tmp_path / "run.yaml"
-    file.write_text("run: small\nrounds: 1\n", encoding="utf-8")
+    file.write_text("run: small\nmethod: mbpo\nrounds: 1\n", encoding="utf-8")
     return make_trials(grid, file)
 
 

@@ -120,7 +120,13 @@ def test_the_policies_of_a_run_are_asked_and_its_own_evaluation_stays(
 
     fakes.install(monkeypatch)
     settings = PipelineConfig.model_validate(
-        {"run": "r", "rounds": 1, "baselines": ["dpo"], "evaluation": {"batch_size": 7, "split": "dev"}}
+        {
+            "run": "r",
+            "method": "mbpo",
+            "rounds": 1,
+            "baselines": ["dpo"],
+            "evaluation": {"batch_size": 7, "split": "dev"},
+        }
     )
     store.run("r").save_config(settings.model_dump(mode="json"))
     follow_method(Run(settings, store))
@@ -143,7 +149,7 @@ def test_a_run_that_has_not_been_trained_is_refused(store: Store, tmp_path: Path
     data, _ = layouts.make_pope(tmp_path)
     with pytest.raises(ConfigError, match="run 'nobody' is not known"):
         Question("pope", data, run="nobody").config(store)
-    settings = PipelineConfig(run="young", rounds=1)
+    settings = PipelineConfig(run="young", method="mbpo", rounds=1)
     store.run("young").save_config(settings.model_dump(mode="json"))
     with pytest.raises(StoreError, match="no training/0 yet"):
         asked_policies(Run(settings, store), "young")

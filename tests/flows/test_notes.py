@@ -12,7 +12,7 @@ from mbpo_core.errors import ConfigError
 from mbpo_core.store import Store
 from tests.flows import fakes
 
-CONFIG = {"run": "noted", "rounds": 1}
+CONFIG = {"run": "noted", "method": "mbpo", "rounds": 1}
 
 
 @pytest.fixture

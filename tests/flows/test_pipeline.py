@@ -17,7 +17,7 @@ from mbpo_core.store import Store
 from tasks.run import pointer_keys
 from tests.flows import fakes
 
-CONFIG = {"run": "fake", "rounds": 1, "baselines": ["dpo"]}
+CONFIG = {"run": "fake", "method": "mbpo", "rounds": 1, "baselines": ["dpo"]}
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_commands_go_through_prefect_and_stop_at_it_when_all_is_cached(
     """The command line around the flows; what is printed of results is tested with real ones."""
     monkeypatch.setattr("flows.showing.show_results", lambda store, run: print(f"results of {run}"))
     config = tmp_path / "my.yaml"
-    config.write_text("run: typed\nrounds: 1\n", encoding="utf-8")
+    config.write_text("run: typed\nmethod: mbpo\nrounds: 1\n", encoding="utf-8")
 
     first = CliRunner().invoke(app, ["run", "--config", str(config)])
     assert first.exit_code == 0, first.output

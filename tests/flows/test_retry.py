@@ -17,7 +17,7 @@ from tasks.run import pointer_keys
 from tests.flows import fakes
 from tests.flows.test_pipeline import task_states
 
-CONFIG = {"run": "retried", "rounds": 1}
+CONFIG = {"run": "retried", "method": "mbpo", "rounds": 1}
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect: None) -> dic
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MBPO_NODE_FOLDER", str(tmp_path / "node"))
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
-    config = PipelineConfig.model_validate({"rounds": 1, "launch": {"processes": 2}})
+    config = PipelineConfig.model_validate({"method": "mbpo", "rounds": 1, "launch": {"processes": 2}})
     dry = Run(config, Store(tmp_path / "runs"), perform=expect)
     follow_method(dry)
     return {plan.key: plan for plan in dry.plans}

@@ -30,7 +30,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     store = Store(tmp_path / "runs")
     for name, steps in (("one", 3), ("two", 4)):
         config = PipelineConfig.model_validate(
-            {"run": name, "rounds": 2, "negatives": {"steps": steps}, "baselines": ["dpo"]}
+            {"run": name, "method": "mbpo", "rounds": 2, "negatives": {"steps": steps}, "baselines": ["dpo"]}
         )
         run = Run(config, store, perform=execute)
         follow_method(run)

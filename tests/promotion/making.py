@@ -20,7 +20,9 @@ _GIVEN: dict[str, Any] = {}
 def config(*metrics: str, **more: Any) -> PipelineConfig:
     """Settings of run "r" that promote by these metrics."""
     promotion = {"metrics": list(metrics or ["accuracy"])}
-    return PipelineConfig.model_validate({"run": "r", "promotion": promotion, "evaluation": {"bootstrap": 200}} | more)
+    return PipelineConfig.model_validate(
+        {"run": "r", "method": "mbpo", "promotion": promotion, "evaluation": {"bootstrap": 200}} | more
+    )
 
 
 def checkpoint(store: Store, name: str) -> PolicyRef:

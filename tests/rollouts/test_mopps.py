@@ -247,7 +247,9 @@ def test_the_task_hands_on_the_round_before(
     select: str, read: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fakes.install(monkeypatch)
-    run = Run(PipelineConfig.model_validate({"rounds": 2, "rollouts": {"select": select}}), Store(tmp_path))
+    run = Run(
+        PipelineConfig.model_validate({"method": "mbpo", "rounds": 2, "rollouts": {"select": select}}), Store(tmp_path)
+    )
     samples = run.stage("samples")
     first = collect_rollouts(run, samples, REFERENCE, None, 0)
     second = collect_rollouts(run, samples, REFERENCE, first, 1)

@@ -50,7 +50,7 @@ def add(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def config(folder: Path) -> PipelineConfig:
     samples = {"source": "parquet", "path": str(folder), "id_column": "id", "max_dropped_share": 0.5}
-    return PipelineConfig.model_validate({"run": "nightly", "rounds": 2, "samples": samples})
+    return PipelineConfig.model_validate({"run": "nightly", "method": "mbpo", "rounds": 2, "samples": samples})
 
 
 def night(store: Store, folder: Path) -> dict[str, list[str]]:

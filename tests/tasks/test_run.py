@@ -19,7 +19,7 @@ from tests.flows import fakes
 
 @pytest.fixture
 def config() -> PipelineConfig:
-    return PipelineConfig.model_validate({"run": "fake", "rounds": 2, "baselines": ["sft", "dpo"]})
+    return PipelineConfig.model_validate({"run": "fake", "method": "mbpo", "rounds": 2, "baselines": ["sft", "dpo"]})
 
 
 @pytest.fixture

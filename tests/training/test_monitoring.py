@@ -236,10 +236,10 @@ def test_a_folder_outside_is_refused(folder: str, tmp_path: Path, monkeypatch: p
 
 
 def test_a_run_hands_its_name_on_and_is_refused_when_it_is_planned(tmp_path: Path) -> None:
-    run = Run(PipelineConfig(run="demo"), Store(tmp_path), perform=expect)
+    run = Run(PipelineConfig(run="demo", method="mbpo"), Store(tmp_path), perform=expect)
     run.stage("samples")
     assert run.plans[0].request.run == "demo"
-    out = PipelineConfig.model_validate({"run": "demo", "training": {"tensorboard": "/elsewhere"}})
+    out = PipelineConfig.model_validate({"run": "demo", "method": "mbpo", "training": {"tensorboard": "/elsewhere"}})
     base = PolicyRef(folder=str(tmp_path / "no model"), digest="0")
     with pytest.raises(ConfigError, match="leads out of"):
         train_policy(Run(out, Store(tmp_path), perform=expect), base, base, None, None, None, 0)

@@ -420,7 +420,7 @@ METHODS: dict[str, MethodEntry] = {
     "mbpo_recoloured": _method(
         "MBPO whose negatives are such samples in place of attacked ones, with image side and likelihood term",
         "ours",
-        _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0, "interpolation": 0.7}}),
+        _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0}}),
     ),
     "sft_recoloured": _method(
         "likelihood of the chosen responses, on such samples", "ours", _recoloured(_pairs_only("sft"), responses="none")

@@ -143,7 +143,8 @@ def _forecast(
     if not todo:
         return f"{count}; everything is cached."
     seconds = estimate_seconds([(trial.config, plans[trial.config.run]) for trial in todo])
-    about = "" if seconds is None else f", about {duration(seconds / min(jobs, len(todo)))} on idle cores"
+    cores = "one core" if jobs == 1 else f"{jobs} cores"
+    about = "" if seconds is None else f", about {duration(seconds / min(jobs, len(todo)))} on {cores}"
     return f"{count}; {len(todo)} of {len(trials)} runs to make{about}."
 
 

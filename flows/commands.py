@@ -85,12 +85,15 @@ def ablation(
     from flows.ablating import carry_out, split_tuned
     from flows.paths import grid_file
     from mbpo_core.ablation.grid import load_grid, make_trials
+    from mbpo_core.models.resolve import resolve_model
 
     whole = load_grid(grid_file(grid))
     own = split_tuned([cell.name for cell in whole.all_cells()], tuned)
     command = ["mbpo", "ablation", "--grid", str(grid)]
     asked = whole.on(testbed)
     trials = [make_trials(one, config_file(one.config), changes=changes, tuned=own) for one in asked]
+    for made in trials:
+        resolve_model(made[0].config.policy)  # a base that is missing is told before hours of work on another one
     for one, made in zip(asked, trials, strict=True):
         again = _again(command + (["--testbed", one.testbed] if whole.testbeds else []), changes, tuned)
         folder = output / one.testbed if whole.testbeds else output

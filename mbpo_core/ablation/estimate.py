@@ -1,4 +1,4 @@
-"""How long trials will take on the demo scenes, from what stages took on one core."""
+"""How long trials will take on the demo scenes, from what stages took on one core of two that were busy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from mbpo_core.config import PipelineConfig
 from mbpo_core.execution import StagePlan
 
 SECONDS: Mapping[str, float] = {
-    "samples": 0.0008,  # a sample
-    "negatives": 0.018,  # a rejected image
-    "attack": 0.0015,  # a gradient step on an image
-    "pairs": 0.0055,  # a pair
-    "rollouts": 0.001,  # a completion
-    "training": 0.0003,  # a token position
-    "evaluation": 0.0045,  # a question
-    "balance": 0.007,  # a question that is also asked with other images
+    "samples": 0.002,  # a sample
+    "negatives": 0.03,  # a rejected image
+    "attack": 0.0075,  # a gradient step on an image
+    "pairs": 0.007,  # a pair
+    "rollouts": 0.0015,  # a completion
+    "training": 0.00045,  # a token position
+    "evaluation": 0.008,  # a question
+    "balance": 0.01,  # a question that is also asked with other images
 }
-"""Seconds a unit on one core of an ordinary server, for the shipped models."""
+"""Seconds a unit on one core of an ordinary server whose other core works on another trial, for the shipped models."""
 
 _OVERHEAD_S = 2.0  # a stage: its start and its commit
 _POSITIONS = 75  # of a completion with its image and question, roughly; where there is no budget

@@ -27,7 +27,7 @@ Method = Literal[
 ]  # fmt: skip
 """The keys of `mbpo_core.methods.METHODS`, for type checkers and forms."""
 
-DEFAULT_METHOD: Method = "recoloured"
+DEFAULT_METHOD: Method = "sft_recoloured"
 """Of a config that names none: the best at equal compute where labels follow the prior (docs/results.md)."""
 
 RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"

@@ -91,7 +91,7 @@ class StageForm:
 def pipeline_changes(config: PipelineConfig, fields: Fields = "changed") -> list[str]:
     """The fields of a filled-in pipeline form that count, as changes; what its method gives by itself does not."""
     counted = _counted(config, fields)
-    if fields == "changed":
+    if fields == "changed" or "method" not in config.model_fields_set:
         counted = _without(METHODS[config.method].settings, counted)
     return as_changes(counted)
 

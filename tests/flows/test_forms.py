@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.forms import StageForm, pipeline_changes, shown_pipeline, touched_fields
+from flows.forms import Fields, StageForm, pipeline_changes, shown_pipeline, touched_fields
 from flows.opening import choose, open_run
 from flows.paths import named_config
 from mbpo_core.config import NegativesConfig, PairsConfig, PipelineConfig, build_config
@@ -74,6 +74,18 @@ def test_a_method_chosen_in_a_form_brings_its_settings(monkeypatch: pytest.Monke
     assert run.config == PipelineConfig(method="dpo")
     touched = open_run(_as_the_page_posts(method="dpo", training={"dpo_beta": 0.3}))
     assert touched.config.training == PipelineConfig(method="dpo").training.model_copy(update={"dpo_beta": 0.3})
+
+
+@pytest.mark.parametrize("fields", ["changed", "all"])
+def test_a_request_that_names_no_method_leaves_that_of_the_base(fields: Fields) -> None:
+    """Not even the settings of the default method, which checking the request fills in."""
+    posted = PipelineConfig.model_validate({"run": "mine", "rounds": 3, "training": {"beta": 0.25}})
+    assert posted.negatives.method != "adversarial"
+    run = open_run(posted, "smoke", fields)
+    smoke = build_config(_smoke(), [], where="test")
+    training = smoke.training.model_copy(update={"beta": 0.25})
+    assert run.config == smoke.model_copy(update={"run": "mine", "rounds": 3, "training": training})
+    assert run.config.method == "mbpo"
 
 
 def test_a_config_that_is_no_form_is_taken_as_it_is() -> None:

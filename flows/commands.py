@@ -94,10 +94,11 @@ def ablation(
     trials = [make_trials(one, config_file(one.config), changes=changes, tuned=own) for one in asked]
     for made in trials:
         resolve_model(made[0].config.policy)  # a base that is missing is told before hours of work on another one
+    opened = Store(use_store(store))
     for one, made in zip(asked, trials, strict=True):
         again = _again(command + (["--testbed", one.testbed] if whole.testbeds else []), changes, tuned)
         folder = output / one.testbed if whole.testbeds else output
-        carry_out(Store(use_store(store)), one, made, folder, again, jobs=jobs, dry_run=dry_run)
+        carry_out(opened, one, made, folder, again, jobs=jobs, dry_run=dry_run)
 
 
 def _again(command: list[str], changes: list[str], tuned: list[str]) -> list[str]:

@@ -84,13 +84,14 @@ class StageForm:
     def all_changes(self) -> list[str]:
         """The touched fields of the section, and the changes after them."""
         section = "images" if self.images else self.stage
-        counted = {} if self.settings is None else {section: _counted(self.settings, self.fields)}
+        settings = self.settings
+        counted = {} if settings is None else {section: _counted(settings, self.fields, type(settings)())}
         return [*as_changes(counted), *self.changes]
 
 
 def pipeline_changes(config: PipelineConfig, fields: Fields = "changed") -> list[str]:
     """The fields of a filled-in pipeline form that count, as changes; what its method gives by itself does not."""
-    counted = _counted(config, fields)
+    counted = _counted(config, fields, shown_pipeline())
     if fields == "changed" or "method" not in config.model_fields_set:
         counted = _without(METHODS[config.method].settings, counted)
     return as_changes(counted)
@@ -102,13 +103,14 @@ def shown_pipeline() -> PipelineConfig:
     return PipelineConfig.model_validate(plain | {"method": DEFAULT_METHOD})
 
 
-def _counted(section: Section, fields: Fields) -> dict[str, Any]:
-    return touched_fields(section) if fields == "changed" else section.model_dump(mode="json", exclude_unset=True)
+def _counted(section: Section, fields: Fields, shown: Section) -> dict[str, Any]:
+    return (
+        touched_fields(section, shown) if fields == "changed" else section.model_dump(mode="json", exclude_unset=True)
+    )
 
 
-def touched_fields(section: Section) -> dict[str, Any]:
-    """The fields that differ from the section's defaults, as JSON values; nested sections likewise."""
-    shown = shown_pipeline() if isinstance(section, PipelineConfig) else type(section)()
+def touched_fields(section: Section, shown: Section) -> dict[str, Any]:
+    """The fields that differ from what the form shows, as JSON values; nested sections likewise."""
     return _without(shown.model_dump(mode="json"), section.model_dump(mode="json"))
 
 

@@ -569,7 +569,7 @@ class PipelineConfig(Section):
         method = str(plain.get("method", DEFAULT_METHOD))
         if isinstance(plain.get("baselines"), list):
             plain["baselines"] = [name for name in plain["baselines"] if name != method]
-        return _under(METHODS[method].settings, plain)
+        return overlaid(METHODS[method].settings, plain)
 
     @model_validator(mode="after")
     def _baselines_have_pairs(self) -> PipelineConfig:
@@ -657,7 +657,7 @@ def build_config(data: dict[str, Any], overrides: list[str], *, where: str) -> P
         ) from error
 
 
-def _under(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def overlaid(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, and over them what the data says."""
     merged = {**settings, **data}
     for name, value in settings.items():
@@ -668,7 +668,7 @@ def _under(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
 
 def _effective(entry: MethodEntry) -> dict[str, Any]:
     """Every value that a method gives by itself: its settings, and plain defaults where it has none."""
-    return _under(PipelineConfig(method="mbpo").model_dump(mode="json"), entry.settings)
+    return overlaid(PipelineConfig(method="mbpo").model_dump(mode="json"), entry.settings)
 
 
 def _known(method: Any) -> bool:

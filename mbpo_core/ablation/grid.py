@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mbpo_core.config import PipelineConfig, Section, load_config
+from mbpo_core.config import PipelineConfig, Section, load_config, overlaid
 from mbpo_core.errors import ConfigError
 from mbpo_core.stage import BASE
 
@@ -146,7 +146,7 @@ class Grid(Section):
                 update={
                     "name": f"{self.name}-{name}",
                     "testbed": name,
-                    "settings": _over(self.settings, self.testbeds[name]),
+                    "settings": overlaid(self.settings, self.testbeds[name]),
                     "testbeds": {},
                 }
             )
@@ -264,15 +264,6 @@ def flat(settings: Mapping[str, Any], before: str = "") -> list[str]:
         else:
             changes.append(f"{before}{name}={json.dumps(value)}")
     return changes
-
-
-def _over(settings: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with others laid over them."""
-    merged = dict(settings)
-    for name, value in more.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _over(merged[name], value) if both else value
-    return merged
 
 
 def _run(prefix: str, grid: Grid, seed: int, cell: str) -> str:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from string import ascii_uppercase
 
-from mbpo_core.negatives.words import function_words
+from mbpo_core.negatives.words import WORD, Span, function_words
 from mbpo_core.records import Sample
-
-Span = tuple[int, int]
-"""Characters [start, stop) of a text."""
 
 COLOURS: tuple[str, ...] = (
     "black", "white", "red", "green", "yellow", "blue", "brown", "orange", "pink", "purple", "grey", "gray",
@@ -21,7 +18,6 @@ COLOURS: tuple[str, ...] = (
 
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
 _VERDICT = re.compile(r"(yes|no)\b", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _CLAUSE = re.compile(r"[.,;:!?]")
 
 
@@ -137,10 +133,10 @@ def _thing(text: str, colour: Span) -> Span | None:
     start, stop = colour
     end = next((found.start() for found in _CLAUSE.finditer(text, stop)), len(text))
     begin = max((found.end() for found in _CLAUSE.finditer(text, 0, start)), default=0)
-    after = _WORD.search(text, stop, end)
+    after = WORD.search(text, stop, end)
     if after and _names_a_thing(after[0]):
         return start, after.end()
-    before = [word for word in _WORD.finditer(text, begin, start) if _names_a_thing(word[0])]
+    before = [word for word in WORD.finditer(text, begin, start) if _names_a_thing(word[0])]
     return (before[-1].start(), stop) if before else None
 
 

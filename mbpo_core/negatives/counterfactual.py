@@ -68,18 +68,18 @@ def by_recolour(bench: Bench, several: Sequence[Known]) -> list[Made | None]:
     such rows the data would go on saying what the prior says.
 
     The thing is what has the prevailing hue of the answer's key region and is connected to it; of a description, of the
-    key region of the colour that is changed and the word it stands with. Each colour word looks
-    as it does in the data (`palette.learn_palette`). Nothing is painted where the answer tells no colour, the sample
-    has several pictures, or the region no hue.
+    key region of the colour that is changed and the word it stands with. Each colour word looks as it does in the data
+    (`palette.learn_palette`). Nothing is painted where the answer tells no colour, the sample has not just one picture,
+    or the region no hue.
 
     Source: ours; counterfactual data augmentation as in arXiv:1909.12434, by images.
     """
     results: list[Made | None] = [None] * len(several)
     plans: dict[int, Recast] = {}
     for place, known in enumerate(several):
-        random = Random(derive_seed(known.seed, "recolour"))
-        if len(known.task.images) > 1:
+        if len(known.task.images) != 1:
             continue
+        random = Random(derive_seed(known.seed, "recolour"))
         plan = recast(known.task.sample, bench.palette, random, descriptions=bench.settings.descriptions)
         if plan is not None:
             plans[place] = plan

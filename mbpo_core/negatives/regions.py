@@ -18,7 +18,7 @@ from mbpo_core.negatives.bench import Bench
 from mbpo_core.negatives.keywords import Keyword, choose_keywords
 from mbpo_core.negatives.tasks import Task
 from mbpo_core.negatives.vectors import embeddings, from_table
-from mbpo_core.negatives.words import Topic, topics
+from mbpo_core.negatives.words import Span, Topic, topics
 
 GLOBAL = "global"
 """Detector of regions where the one that was asked found nothing: the whole image, as MFPO falls back."""
@@ -89,9 +89,7 @@ Detector = Callable[[Bench, Sequence[Sought]], Sequence[Found | None]]
 _DETECTORS = {"saliency": "saliency:by_saliency", "boxes": "boxes:by_boxes", "grounded": "grounding:by_grounding"}
 
 
-def find_regions(
-    bench: Bench, tasks: Sequence[Task], about: Sequence[tuple[int, int] | None] | None = None
-) -> list[Region]:
+def find_regions(bench: Bench, tasks: Sequence[Task], about: Sequence[Span | None] | None = None) -> list[Region]:
     """The key region of each sample, by the detector of the settings; everything where that finds nothing.
 
     Args:
@@ -109,7 +107,7 @@ def find_regions(
     ]
 
 
-def seek(bench: Bench, task: Task, about: tuple[int, int] | None = None) -> Sought:
+def seek(bench: Bench, task: Task, about: Span | None = None) -> Sought:
     """The keywords of a sample's chosen response, or of a part of it, and where their tokens are."""
     answer, settings = task.sample.answer.strip(), bench.settings
     spans = bench.policy.completion_spans(answer)

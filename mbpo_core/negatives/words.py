@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+Span = tuple[int, int]
+"""Characters [start, stop) of a text."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,9 @@ class Topic:
 
     text: str
     positions: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
 
-    def within(self, about: tuple[int, int] | None) -> Topic | None:
+    def within(self, about: Span | None) -> Topic | None:
         """Its repetitions inside a span of characters; None where there is none. Without a span, itself."""
         if about is None:
             return self
@@ -43,7 +46,7 @@ def topics(text: str) -> list[Topic]:
     Function words, numbers, and words of one letter are left out, but count as positions.
     """
     found: list[Topic] = []
-    for position, match in enumerate(_WORD.finditer(text)):
+    for position, match in enumerate(WORD.finditer(text)):
         word = match[0].lower().replace("’", "'").removesuffix("'s")
         if len(word) < 2 or word in function_words() or not any(map(str.isalpha, word)):
             continue

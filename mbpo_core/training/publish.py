@@ -47,6 +47,6 @@ def interpolate(policy: Policy, reference: Policy, share: float) -> None:
     base = dict(reference.model.named_parameters())
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
-            if parameter.requires_grad and share < 1:
+            if parameter.requires_grad:
                 start = base[name].to(parameter.device, torch.float32)
                 parameter.copy_(torch.lerp(start, parameter.float(), share))

@@ -29,8 +29,8 @@ def _as_the_page_posts(**touched: object) -> PipelineConfig:
 
 
 def test_only_touched_fields_count() -> None:
-    assert touched_fields(PairsConfig()) == {}
-    assert touched_fields(PairsConfig(share=0.25)) == {"share": 0.25}
+    assert touched_fields(PairsConfig(), PairsConfig()) == {}
+    assert touched_fields(PairsConfig(share=0.25), PairsConfig()) == {"share": 0.25}
     form = StageForm("pairs", "demo", settings=PairsConfig(share=0.25), changes=["pairs.share=0.75", "seed=3"])
     assert form.all_changes() == ["pairs.share=0.25", "pairs.share=0.75", "seed=3"]
 

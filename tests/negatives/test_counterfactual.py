@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import group_logprobs
-from mbpo_core.negatives.counterfactual import counterfactual
+from mbpo_core.negatives.counterfactual import by_recolour, counterfactual
 from mbpo_core.negatives.filters import agrees, normalize
 from mbpo_core.negatives.items import Made, Unmade
 from mbpo_core.records import Image, Negative, Sample
@@ -204,6 +205,16 @@ def _logprob(policy: Policy, images: list[Image], question: str, answer: str) ->
 def test_the_image_pass_never_swaps() -> None:
     with pytest.raises(ValidationError, match="swapped"):
         ImagesConfig(swapped=0.5)
+
+
+def test_only_a_sample_of_one_picture_is_painted(demo_policy: Policy, pool: list[Sample]) -> None:
+    told = next(sample for sample in pool if sample.kind == "short_text")
+    bench = bench_of(demo_policy, pool, method="counterfactual", counterfactual="recolour")
+    (one,) = known_of(bench, [told])
+    (painted,) = by_recolour(bench, [one])
+    assert painted is not None
+    for images in (one.task.images[:0], one.task.images.repeat(2, 1, 1, 1)):
+        assert by_recolour(bench, [replace(one, task=replace(one.task, images=images))]) == [None]
 
 
 def test_grey_pictures_are_not_painted(demo_policy: Policy, offline_samples: list[Sample]) -> None:

@@ -418,12 +418,14 @@ METHODS: dict[str, MethodEntry] = {
         _recoloured(_pairs_only("image", add_likelihood=1.0, interpolation=0.7), responses="none"),
     ),
     "mbpo_recoloured": _method(
-        "MBPO whose negatives are such samples in place of attacked ones, with image side and likelihood term",
+        "MBPO on samples painted over in place of attacked ones, with image side and likelihood term",
         "ours",
         _recoloured({"training": {"add_image": 1.0, "add_likelihood": 1.0}}),
     ),
     "sft_recoloured": _method(
-        "likelihood of the chosen responses, on such samples", "ours", _recoloured(_pairs_only("sft"), responses="none")
+        "likelihood of the chosen responses, on samples painted over, and the answers that follow",
+        "ours",
+        _recoloured(_pairs_only("sft"), responses="none"),
     ),
     "sft": _method("likelihood of the chosen responses", "baseline", _pairs_only("sft")),
     "dpo": _method("direct preference optimisation", "arXiv:2305.18290", _pairs_only("dpo")),

@@ -1,7 +1,8 @@
 """Settings of every stage: small frozen pydantic models, importable without torch.
 
 A field marked by `knob` says how the work is done (batch size, device, part size), never what
-comes out; it stays out of an artifact's identity. Everything else is identity.
+comes out; it stays out of an artifact's identity. One marked by `addition` is identity only where it
+differs from its default. Everything else is identity.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ def knob(default: Any, description: str, **bounds: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"execution": True}, **bounds)
 
 
+def addition(default: Any, description: str, **bounds: Any) -> Any:
+    """A field that came later: at its default nothing differs from what was before it, artifacts' identities included.
+
+    A default that is made anew (a list) is given as its factory.
+    """
+    made = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**made, description=description, json_schema_extra={"addition": True}, **bounds)
+
+
 class Section(BaseModel):
     """Base of all settings: frozen, and unknown keys are refused."""
 
@@ -50,12 +60,13 @@ class Section(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what comes out, as JSON values."""
-        knobs = {
-            name
-            for name, field in type(self).model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution")
-        }
-        return self.model_dump(mode="json", exclude=knobs)
+        left_out = set()
+        for name, field in type(self).model_fields.items():
+            marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            default = field.get_default(call_default_factory=True, validated_data={})
+            if marks.get("execution") or (marks.get("addition") and getattr(self, name) == default):
+                left_out.add(name)
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 class PolicyConfig(Section):
@@ -409,12 +420,12 @@ class TrainingConfig(Section):
     freeze: Literal["none", "vision", "vision_and_projector", "language"] = Field(
         "vision", description="Parts whose weights stay bit-equal."
     )
-    interpolation: float = Field(
+    interpolation: float = addition(
         1.0,
+        "How far the weights that the last round publishes lie from the base's towards the trained ones; below 1 keeps "
+        "more of what the base can (WiSE-FT).",
         gt=0,
         le=1,
-        description="How far the weights that the last round publishes lie from the base's towards the trained ones; "
-        "below 1 keeps more of what the base can (WiSE-FT).",
     )
     stop_rule: bool = Field(True, description="End early when log p(chosen) falls below the reference by stop_drop.")
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")
@@ -450,13 +461,11 @@ class TrainingConfig(Section):
         return self.pair_passes is not None and "rejected image" in self.pair_passes.needs
 
     def identity(self) -> dict[str, Any]:
-        """Settings that only other objectives read decide nothing, nor does an interpolation that goes all the way."""
+        """Settings that only other objectives read decide nothing."""
         mine = OBJECTIVES[self.objective].settings if self.objective != "none" else ()
         others = {name for entry in OBJECTIVES.values() for name in entry.settings} - set(mine)
         if self.add_image or self.add_anchor:
             others -= {"margin", "image_cap"}
-        if self.interpolation == 1:
-            others.add("interpolation")
         return {name: value for name, value in super().identity().items() if name not in others}
 
 
@@ -464,9 +473,7 @@ class EvaluationConfig(Section):
     """Which held-out questions are asked and how rates are reported (recipe 5)."""
 
     split: Literal["eval", "dev"] = Field("eval", description="Held-out split; defaults are tuned on dev only.")
-    probes: list[str] = Field(
-        default_factory=list, description="Probes asked (of meta, else the question kinds); empty asks all."
-    )
+    probes: list[str] = addition(list, "Probes asked (of meta, else the question kinds); empty asks all.")
     per_probe: int = Field(0, ge=0, description="Questions asked a probe; 0 asks all.")
     blind: Blind = Field("mask", description="How the model is blinded for the blind gap.")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="Longest answer, tokens.")
@@ -486,11 +493,6 @@ class EvaluationConfig(Section):
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(64, "Questions answered together.", ge=1)
     part_rows: int = knob(1024, "Rows a Parquet part (rounded up to whole batches).", ge=1)
-
-    def identity(self) -> dict[str, Any]:
-        """Asking all probes decides nothing."""
-        mine = super().identity()
-        return mine if self.probes else {name: value for name, value in mine.items() if name != "probes"}
 
 
 class ReportConfig(Section):

@@ -9,7 +9,7 @@ from typing import Any
 from mbpo_core.ablation.costs import Cost
 from mbpo_core.ablation.grid import Grid
 from mbpo_core.evaluation.entries import Entry
-from mbpo_core.evaluation.summary import POOLED_CLUSTERS, Summary, count_rows, summarize, summary_of
+from mbpo_core.evaluation.summary import POOLED_CLUSTERS, Summary, count_rows, summary_of
 from mbpo_core.methods import title_of
 from mbpo_core.stage import Row
 from mbpo_core.stages import STAGES
@@ -145,7 +145,7 @@ def summarize_results(
 
     Args:
         grid: that was run.
-        asked: predictions of each seed, gone through several times; the first policy is the base.
+        asked: predictions of each seed, gone through twice; the first policy is the base.
         costs: by cell and seed.
         settings: confidence, bootstrap.
         missing: trials that are not there.
@@ -157,7 +157,7 @@ def summarize_results(
     pooled = summary_of(counts, **settings, clusters=POOLED_CLUSTERS)
     baseline = grid.baseline if grid.baseline in pooled["policies"] else ""
     against = summary_of(counts, **settings, clusters=POOLED_CLUSTERS, baseline=baseline)["differences"]
-    each = {seed: summarize(rows, **settings, seed=seed) for seed, rows in asked.items()}
+    each = {seed: summary_of(counts.only(run), **settings, seed=seed) for run, seed in enumerate(asked)}
     return Results(
         testbed=grid.testbed or grid.name,
         factors={factor: list(levels) for factor, levels in grid.factors.items()},

@@ -78,6 +78,21 @@ class Counts:
                 self._enter(answers, seed, f"{key}\x1f{name}", members[0].clusters, counted)
             answers.groups.clear()
 
+    def only(self, seed: int) -> Counts:
+        """What the run of this number has added; closed, as this must be."""
+        part = Counts(self.metrics)
+        part._codes = self._codes
+        for label, answers in self._policies.items():
+            kept = np.asarray(answers.seeds) == seed
+            part._policies[label] = _Answers(
+                columns=[_of(column, kept) for column in answers.columns],
+                ids=bytearray(self._ids(label)[kept].tobytes()),
+                seeds=_of(answers.seeds, kept),
+                clusters={name: _of(levels, kept) for name, levels in answers.clusters.items()},
+                single=int(kept[: answers.single].sum()),  # groups are entered last
+            )
+        return part
+
     @property
     def policies(self) -> list[str]:
         """Labels in the order in which they were first counted."""
@@ -164,6 +179,10 @@ class Counts:
 
     def _ids(self, policy: str) -> npt.NDArray[np.void]:
         return np.frombuffer(bytes(self._policies[policy].ids), dtype=f"S{_ID_BYTES}")
+
+
+def _of(numbers: array[int], kept: npt.NDArray[np.bool_]) -> array[int]:
+    return array(numbers.typecode, np.asarray(numbers)[kept].tobytes())
 
 
 def _digest(text: str, size: int) -> bytes:

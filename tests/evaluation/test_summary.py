@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mbpo_core.errors import DataError
 from mbpo_core.evaluation.intervals import wilson_interval
-from mbpo_core.evaluation.summary import combine_summaries, in_order, summarize, summary_for
+from mbpo_core.evaluation.summary import combine_summaries, count_rows, in_order, summarize, summary_for, summary_of
 from mbpo_core.evaluation.table import summary_markdown, summary_table
 from tests.evaluation.rows import caption, prediction
 
@@ -125,6 +125,25 @@ def test_seeds_are_averaged_with_a_t_interval() -> None:
     }
     assert summary_for(combined)["base"]["accuracy"]["value"] == pytest.approx(0.05)
     assert "3 seeds" in summary_markdown(combined)
+
+
+def test_a_runs_share_of_pooled_counts_is_what_the_run_counts_alone() -> None:
+    runs = [[], []]
+    for run, rows in enumerate(runs):
+        for label, right in (("base", {0, run}), ("trained", {1, 2, 3 + run})):
+            rows += policy_rows(label, right, total=12 + run)
+            rows += [caption(90, "a dog and a cat", {"dog": "red", **({"cup": "red"} if run else {})}, policy=label)]
+            rows += [
+                prediction(100 + number, verdict, policy=label, meta={"twin": f"pair {number // 2}"})
+                for number, verdict in enumerate(["correct", "correct", "wrong", "correct"])
+            ]
+    counts = count_rows(runs)
+    for run, rows in enumerate(runs):
+        part = in_order(json.loads(json.dumps(summary_of(counts.only(run), seed=run))))
+        alone = in_order(json.loads(json.dumps(summarize(rows, seed=run))))
+        assert part == alone
+        assert {"chair_i", "twin_pair_accuracy", "prior_conflict_accuracy"} <= set(part["metrics"])
+        assert part["about"]["questions"] == len(rows) // 2
 
 
 def test_seeds_need_the_same_policies() -> None:

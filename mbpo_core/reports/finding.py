@@ -36,7 +36,8 @@ def how_found(attack: Mapping[str, Any]) -> str:
     way, sample = attack.get("from"), attack.get("sample")
     if way == "recolour":
         side = "; the painted picture is the clean one" if attack.get("swapped") is True else ""
-        return f"painted {attack.get('new')} instead of {attack.get('old')}{side}"
+        thing = f" “{attack['thing']}”" if "thing" in attack else ""
+        return f"painted{thing} {attack.get('new')} instead of {attack.get('old')}{side}"
     if sample is not None:
         near = f", cosine {_number(attack['cosine'], '.2f')}" if "cosine" in attack else ""
         return f"{_search(way, attack.get('same_question'))}: {sample} (“{attack.get('answer')}”){near}"

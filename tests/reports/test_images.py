@@ -91,6 +91,7 @@ def test_images_of_other_samples_have_no_difference() -> None:
         ({"from": "embedding", "sample": "s1", "answer": "red", "same_question": False, "cosine": 1},
          "similar image, question of the same kind: s1 (“red”), cosine 1.00"),
         ({"from": "recolour", "old": "green", "new": "blue", "swapped": False}, "painted blue instead of green"),
+        ({"from": "recolour", "old": "red", "new": "blue", "thing": "red car"}, "painted “red car” blue instead of red"),
         ({"from": "recolour", "old": "green", "new": "blue", "swapped": True},
          "painted blue instead of green; the painted picture is the clean one"),
         ({"crops": [[10, 8, 14, 18], [0, 0, 5, 6]]},

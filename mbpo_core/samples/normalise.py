@@ -145,7 +145,7 @@ class Normaliser:
         if config.conversation_column:
             return cells.conversation_of(raw.cells.get(config.conversation_column), config.conversation_column)
         cell = raw.cells.get(config.answer_column)
-        if config.kind_column and raw.cells.get(config.kind_column) == "box":
+        if config.kind_column and str(raw.cells.get(config.kind_column)).strip().lower() == "box":
             cell = cells.box_of(cell)
         answer = cells.answer_of(cell, config.answer_column)
         cells.text_of(answer, config.answer_column)

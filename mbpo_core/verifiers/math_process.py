@@ -61,12 +61,15 @@ class _Worker:
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        reply = self._read()
-        if reply is None:
-            self.end()
+        reply = None
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+            reply = self._read()
+        finally:
+            if reply is None:  # also after an interrupt: the next request must not get the reply to this one
+                self.end()
         return reply
 
     def end(self) -> None:

@@ -38,22 +38,27 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         _limit(request["cpu_s"])
-        try:
-            reply = answer(request["text"], request.get("reference"))
-        except Exception as error:  # whatever sympy raises: the text is at fault
-            reply = {"extracted": None, "reason": f"{type(error).__name__}: {error}"[:SHOWN]}
-        _tell(told, reply)
+        _tell(told, answer(request["text"], request["reference"]))
 
 
 def answer(text: str, reference: str | None) -> dict[str, Any]:
     """What a text gives: extracted and reason; beside a reference also what that gives, and whether they are equal."""
-    found, reason = read(text)
-    reply: dict[str, Any] = {"extracted": _shown(found[0]) if found else None, "reason": reason}
+    found, shown, reason = _told(text)
+    reply: dict[str, Any] = {"extracted": shown, "reason": reason}
     if reference is not None:
-        gold, why = read(reference)
-        reply |= {"reference": _shown(gold[0]) if gold else None, "reference_reason": why}
-        reply["equal"] = bool(gold and found) and _equal(gold, found)
+        gold, gold_shown, why = _told(reference)
+        equal = gold_shown is not None and shown is not None and _equal(gold, found)
+        reply |= {"reference": gold_shown, "reference_reason": why, "equal": equal}
     return reply
+
+
+def _told(text: str) -> tuple[list[Any], str | None, str]:
+    """`read`, what was read in words, and why there is nothing; whatever sympy raises, the text is at fault."""
+    try:
+        found, reason = read(text)
+        return found, _shown(found[0]) if found else None, reason
+    except Exception as error:
+        return [], None, f"{type(error).__name__}: {error}"[:SHOWN]
 
 
 @lru_cache(maxsize=256)
@@ -94,18 +99,25 @@ def _equal(gold: list[Any], found: list[Any]) -> bool:
 
 
 def boxed(text: str) -> list[str]:
-    """The contents of boxes, braces balanced; an unfinished box has none."""
-    found = []
-    for start in _BOXED.finditer(text):
-        depth = 1
-        for end in range(start.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                found.append(text[start.end() : end].strip())
-                break
-        if len(found) > 8:
-            break
-    return found
+    """The contents of the outermost boxes, braces balanced; an unfinished box has none."""
+    starts = {match.end() for match in _BOXED.finditer(text)}
+    found: list[tuple[int, str]] = []
+    unfinished: list[tuple[int, int]] = []  # where the contents start, and how deep
+    depth = i = 0
+    while i < len(text):
+        if text[i] == "{":
+            depth += 1
+            if i + 1 in starts:
+                unfinished.append((i + 1, depth))
+        elif text[i] == "}":
+            if unfinished and unfinished[-1][1] == depth:
+                start, _ = unfinished.pop()
+                while found and found[-1][0] > start:
+                    found.pop()  # it stands inside this one
+                found.append((start, text[start:i].strip()))
+            depth -= 1
+        i += 2 if text[i] == "\\" else 1  # "\\{" is no brace
+    return [contents for _, contents in found]
 
 
 def _is_expression(text: str) -> bool:

@@ -12,7 +12,7 @@ from mbpo_core.verifiers.rules import PLAIN, Rules
 
 NAME, VERSION = "math", 1
 
-_EASY = "$0$"  # a reference that cannot be compared with it is of no use
+_EASY = "0"  # a reference that cannot be compared with it is of no use
 _TOO_MUCH = f"takes more than {CPU_LIMIT_S} s of processor time, or more memory than the process may have"
 
 
@@ -51,7 +51,7 @@ def judge(text: str, answer: str, choices: Sequence[str] = (), rules: Rules = PL
     """
     require()
     told = ask(text, answer)
-    gold = ask(_EASY, answer) if told is None else told  # which of the two was too much?
+    gold = ask(_EASY, answer) if told is None and text != _EASY else told  # which of the two was too much?
     if gold is None or gold["reference"] is None:
         raise VerifierError(
             f"math cannot read the reference answer {answer!r:.120}: {gold['reference_reason'] if gold else _TOO_MUCH}",

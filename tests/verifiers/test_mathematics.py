@@ -78,9 +78,30 @@ def test_a_killed_worker_is_replaced() -> None:
     assert before not in workers()
 
 
-@pytest.mark.parametrize("ending", ["", "os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_an_interrupted_request_leaves_no_reply_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    assert extract("math", "$3$") == "3"
+    with monkeypatch.context() as patched:
+        patched.setattr(math_process._Worker, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract("math", "$4$")
+    assert extract("math", "$5$") == "5"
+
+
+@pytest.mark.parametrize(
+    "text", ["$10^{5000}$", "$" + "(" * 3000 + "1" + ")" * 3000 + "$", "$\\frac{1}{0}$", "\\boxed{" * 400]
+)
+def test_what_the_library_stumbles_over_is_a_verdict(text: str) -> None:
+    judgement = verify("math", text, "3")
+    assert judgement.verdict in ("unparsed", "wrong")
+    assert judgement.reason
+
+
+@pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_the_worker_ends_with_its_process(ending: str) -> None:
-    """However that ends: by itself, without clean-up, killed."""
+    """However that ends: by itself, or killed."""
     script = f"""
         import os, signal
         from mbpo_core.verifiers import math_process

@@ -117,7 +117,7 @@ def ways(value: Fraction) -> list[str]:
     return written
 
 
-@quick
+@settings(max_examples=15, deadline=None)
 @given(st.integers(-(10**9), 10**9), st.sampled_from([1, 2, 4, 5, 8]))
 def test_a_number_is_the_same_however_it_is_written(top: int, bottom: int) -> None:
     value = Fraction(top, bottom)

@@ -115,7 +115,7 @@ class SamplesConfig(Section):
     )
     tolerance: float = addition(
         0.0,
-        "numeric: largest |number - answer| / |answer| that is right; 0.05 is ChartQA's relaxed accuracy.",
+        "numeric: largest difference from the answer, relative to it, that is right; 0.05 as in ChartQA.",
         ge=0,
         lt=1,
     )

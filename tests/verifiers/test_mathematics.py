@@ -15,6 +15,7 @@ import pytest
 
 from mbpo_core.errors import ConfigError, VerifierError
 from mbpo_core.verifiers import math_process, mathematics
+from mbpo_core.verifiers.math_worker import boxed
 from mbpo_core.verifiers.registry import extract, require, require_answer, verify
 
 TOWER = "$9^{9^{9^{9}}}$"
@@ -91,7 +92,29 @@ def test_an_interrupted_request_leaves_no_reply_behind(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "text", ["$10^{5000}$", "$" + "(" * 3000 + "1" + ")" * 3000 + "$", "$\\frac{1}{0}$", "\\boxed{" * 400]
+    ("text", "expected"),
+    [
+        ("\\boxed{3}", ["3"]),
+        ("so \\boxed{\\frac{1}{2}} or \\fbox{ 4 }.", ["\\frac{1}{2}", "4"]),
+        ("\\boxed{\\boxed{3}}", ["\\boxed{3}"]),
+        ("\\boxed{\\{1, 2\\}}", ["\\{1, 2\\}"]),
+        ("\\boxed{\\left\\{1}", ["\\left\\{1"]),
+        ("} \\boxed{3} }", ["3"]),
+        ("\\boxed{3 and \\boxed{4}", ["4"]),
+        ("\\boxed{}", [""]),
+        ("\\boxed{" * 2000, []),
+        ("\\boxed{" * 2000 + "}" * 2000, ["\\boxed{" * 1999 + "}" * 1999]),
+    ],
+    ids=range(10),
+)
+def test_boxes(text: str, expected: list[str]) -> None:
+    start = time.process_time()
+    assert boxed(text) == expected
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    "text", ["$10^{5000}$", "$\\frac{1}{0}$", "$" + "(" * 3000 + "1" + ")" * 3000 + "$"], ids=range(3)
 )
 def test_what_the_library_stumbles_over_is_a_verdict(text: str) -> None:
     judgement = verify("math", text, "3")

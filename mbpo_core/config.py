@@ -105,9 +105,24 @@ class SamplesConfig(Section):
     kind_column: str = Field("", description="Column of question kinds; kinds are inferred if empty.")
     choices_column: str = Field("", description="Column of multiple-choice options.")
     split_column: str = Field("", description="Column of splits; splits are dealt by image if empty.")
-    answer_form: Literal["infer", "sentence", "word", "letter", "number", "free"] = Field(
+    answer_form: Literal["infer", "sentence", "word", "letter", "number", "corners", "boxed", "free"] = Field(
         "infer", description="Form answers take; inferred from kind and answer by default."
     )
+    aliases_column: str = addition(
+        "",
+        "short_text: column of further right answers, a text or a list; the answer column itself takes those of all "
+        "annotators. None if empty.",
+    )
+    tolerance: float = addition(
+        0.0,
+        "numeric: largest difference from the answer, relative to it, that is right; 0.05 as in ChartQA.",
+        ge=0,
+        lt=1,
+    )
+    box_scale: Literal["pixels", "unit", "thousand"] = addition(
+        "pixels", "box: coordinates of answers are pixels, shares of the sides (0 to 1), or thousandths (0 to 1000)."
+    )
+    box_iou: float = addition(0.5, "box: least intersection over union with the answer that is right.", gt=0, le=1)
     offline_share: float = Field(0.5, ge=0, le=1, description="Share of images dealt to the offline split.")
     online_share: float = Field(0.3, ge=0, le=1, description="Share of images dealt to the online split.")
     dev_share: float = Field(0.1, ge=0, le=1, description="Share of images dealt to dev; the rest is eval.")

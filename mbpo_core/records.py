@@ -11,14 +11,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["open", "yes_no", "multiple_choice", "numeric", "short_text", "box"]
-AnswerForm = Literal["sentence", "word", "letter", "number", "free"]
+Kind = Literal["open", "yes_no", "multiple_choice", "numeric", "short_text", "counting", "box", "math"]
+AnswerForm = Literal["sentence", "word", "letter", "number", "corners", "boxed", "free"]
 Split = Literal["offline", "online", "dev", "eval"]
 Blind = Literal["mask", "mean", "black", "drop"]
 Verdict = Literal["correct", "wrong", "unparsed"]
 Encoded = bytes  # an alias, because a field named `bytes` hides the builtin inside its class
 
-CLOSED_KINDS: tuple[Kind, ...] = ("yes_no", "multiple_choice", "numeric", "short_text")
+CLOSED_KINDS: tuple[Kind, ...] = (
+    "yes_no", "multiple_choice", "numeric", "short_text", "counting", "box", "math",
+)  # fmt: skip
 
 
 class Record(BaseModel):

@@ -92,11 +92,11 @@ def _prepare(policy: Policy, sample: Row) -> Prompt | Dropped:
         DataError: the question holds the model's image tokens.
     """
     from mbpo_core.models.images import open_image
-    from mbpo_core.verifiers.registry import require_answer
+    from mbpo_core.verifiers.registry import require_answer, rules_of
 
     try:
         if sample["kind"] in CLOSED_KINDS:
-            require_answer(sample["kind"], sample["answer"], sample["choices"])
+            require_answer(sample["kind"], sample["answer"], sample["choices"], rules_of(sample["meta"]))
     except VerifierError as error:
         return _drop(sample, "unverifiable", error)
     try:

@@ -16,12 +16,15 @@ def judge(sample: Row, text: str, answer: str | None = None) -> tuple[str, str |
         text: what the policy said.
         answer: what to compare with instead of the reference answer.
     """
-    from mbpo_core.verifiers.registry import verify
+    from mbpo_core.verifiers.registry import rules_of, verify
 
     gold = sample["answer"] if answer is None else answer
     if sample["kind"] not in CLOSED_KINDS:
         return ("correct" if split_words(text) == split_words(gold) else "wrong"), None
-    judgement = verify(sample["kind"], text, gold, sample["choices"], sample["answer_form"])
+    rules = rules_of(sample["meta"])
+    if answer is not None:
+        rules = rules.without_aliases()
+    judgement = verify(sample["kind"], text, gold, sample["choices"], rules)
     return judgement.verdict, judgement.extracted
 
 

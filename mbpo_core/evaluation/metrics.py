@@ -38,8 +38,10 @@ _KINDS: dict[str, str] = {
     "multiple_choice": "Multiple choice",
     "numeric": "Number",
     "short_text": "Short text",
+    "counting": "Counting",
+    "box": "Box (IoU)",
+    "math": "Mathematics",
     "open": "Open (exact match)",
-    "box": "Box (exact match)",
 }
 
 

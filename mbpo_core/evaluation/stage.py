@@ -17,6 +17,7 @@ from mbpo_core.evaluation.summary import summarize
 from mbpo_core.prefetch import ahead
 from mbpo_core.records import Dropped
 from mbpo_core.stage import BASE, PartWriter, Reader, Row, StageContext
+from mbpo_core.verifiers.registry import require
 
 Batch = tuple[str, int, int]  # policy label, first question, end
 Answers = tuple[list[Row], list[Dropped]]
@@ -32,9 +33,11 @@ def run(ctx: StageContext) -> None:
 
     Raises:
         DataError: no question in the split.
+        ConfigError: what judges some kind of question is not installed; before a model is loaded.
     """
     config = ctx.config
     questions = questions_of(ctx.inputs["samples"], config)
+    require(row["kind"] for row in questions.rows(columns=["kind"]))
     count = questions.count()
     places = math.ceil(count / config.batch_size) * config.batch_size
     labels = list(ctx.policies)

@@ -94,4 +94,4 @@ class Asker:
 
 def right(sample: Sample, answer: Generated) -> bool:
     """Whether an answer agrees with the sample's."""
-    return filters.agrees(answer.text, sample.answer, kind=sample.kind, choices=sample.choices)
+    return filters.agrees(answer.text, sample.answer, kind=sample.kind, choices=sample.choices, meta=sample.meta)

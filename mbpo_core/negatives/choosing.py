@@ -93,7 +93,7 @@ def reason_against(task: Task, text: str, tokens: int, settings: NegativesConfig
     """The first filter that refuses an answer of so many tokens (EOS included), or None."""
     sample = task.sample
     return (
-        filters.same_answer(text, sample.answer, kind=sample.kind, choices=sample.choices)
+        filters.same_answer(text, sample.answer, kind=sample.kind, choices=sample.choices, meta=sample.meta)
         or filters.refusal(text)
         or filters.repetition(text, min_distinct=settings.min_distinct)
         or filters.length(

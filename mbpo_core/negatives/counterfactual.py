@@ -20,6 +20,7 @@ from mbpo_core.negatives.regions import Region, find_regions
 from mbpo_core.negatives.tasks import Task
 from mbpo_core.records import Image
 from mbpo_core.seeds import derive_seed
+from mbpo_core.verifiers.rules import without_aliases
 
 Way = Callable[[Bench, Sequence[Known]], Sequence[Made | None]]
 """Finds another picture, or None where there is none."""
@@ -171,11 +172,12 @@ def _turned(bench: Bench, painted: Sequence[tuple[Known, Recast, Made | None]]) 
 def _sample_of(bench: Bench, task: Task, picture: Tensor, answer: str) -> Task:
     """The same question about a painted picture."""
     data = png_bytes(picture)
-    sample = task.sample.model_copy(update={"images": [Image(bytes=data)], "answer": answer, "rejected": None})
+    fresh = {"images": [Image(bytes=data)], "answer": answer, "rejected": None}
+    sample = task.sample.model_copy(update={**fresh, "meta": without_aliases(task.sample.meta)})
     prompt = bench.policy.prepare(sample.question, [open_image({"bytes": data})])
     return Task(sample, prompt, picture[None], bench.policy.encode_completion(answer))
 
 
 def _differs(entry: Entry, known: Known) -> bool:
     sample = known.task.sample
-    return not agrees(entry.answer, sample.answer, kind=sample.kind, choices=sample.choices)
+    return not agrees(entry.answer, sample.answer, kind=sample.kind, choices=sample.choices, meta=sample.meta)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mbpo_core.errors import VerifierError
-from mbpo_core.verifiers.registry import VERIFIERS, verify
+from mbpo_core.verifiers.registry import VERIFIERS, rules_of, verify
 
 Reason = Literal["same_answer", "refusal", "repetition", "length"]
 
@@ -40,23 +40,24 @@ def normalize(text: str) -> str:
     return " ".join([word for word in words if word not in _ARTICLES] or words)
 
 
-def agrees(text: str, answer: str, *, kind: str, choices: Sequence[str] = ()) -> bool:
+def agrees(text: str, answer: str, *, kind: str, choices: Sequence[str] = (), meta: str = "{}") -> bool:
     """Whether a text gives the reference answer.
 
     Closed-ended kinds are read by their verifier; open ones, and reference answers that the verifier cannot
-    read, are compared after `normalize`.
+    read, are compared after `normalize`. `meta` is the sample's where `answer` is its reference answer, for what it
+    declares of that (docs/data.md).
     """
     if kind in VERIFIERS:
         try:
-            return verify(kind, text, answer, choices).verdict == "correct"
+            return verify(kind, text, answer, choices, rules_of(meta)).verdict == "correct"
         except VerifierError:
             pass  # the reference answer is not of its kind's form: fall back to its words
     return normalize(text) == normalize(answer)
 
 
-def same_answer(text: str, chosen: str, *, kind: str, choices: Sequence[str] = ()) -> Reason | None:
+def same_answer(text: str, chosen: str, *, kind: str, choices: Sequence[str] = (), meta: str = "{}") -> Reason | None:
     """A rejected response must say something else than the chosen one."""
-    return "same_answer" if agrees(text, chosen, kind=kind, choices=choices) else None
+    return "same_answer" if agrees(text, chosen, kind=kind, choices=choices, meta=meta) else None
 
 
 def refusal(text: str) -> Reason | None:

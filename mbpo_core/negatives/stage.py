@@ -17,6 +17,7 @@ from mbpo_core.negatives.tasks import STAGE, Task, open_tasks, sample_of_pair
 from mbpo_core.prefetch import ahead
 from mbpo_core.records import Dropped, Negative, Sample
 from mbpo_core.stage import Reader, Row, StageContext
+from mbpo_core.verifiers.registry import require
 
 _BATCHES = 4
 """Batches a window: its samples are sorted by length and share the slots of the attack. Windows are cut at multiples
@@ -54,6 +55,7 @@ def _mine(context: StageContext) -> None:
     parts = list(context.output.parts(total, settings.part_rows, size))
     if not parts:  # a stage whose parts are all done needs no model
         return
+    require(row["kind"] for row in samples.rows(columns=["kind"]))
     policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
     miner = Miner(Bench(policy, settings, context.seed, samples))
     read_samples = _samples_of(context, samples)

@@ -15,7 +15,7 @@ from mbpo_core.models.policy import Policy
 from mbpo_core.records import Dropped, Message, Part, RolloutGroup, Sample
 from mbpo_core.rollouts.rewarding import reward
 from mbpo_core.seeds import derive_seed
-from mbpo_core.verifiers.registry import find, require_answer
+from mbpo_core.verifiers.registry import find, require_answer, rules_of
 
 STAGE = "rollouts"
 
@@ -79,7 +79,7 @@ class Collector:
 
     def _prompt(self, sample: Sample) -> Prompt | Dropped:
         try:
-            require_answer(sample.kind, sample.answer, sample.choices)
+            require_answer(sample.kind, sample.answer, sample.choices, rules_of(sample.meta))
         except VerifierError as error:
             return _drop(sample, "unverifiable", str(error))
         try:

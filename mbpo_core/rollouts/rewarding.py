@@ -6,7 +6,7 @@ from mbpo_core.config import RolloutsConfig
 from mbpo_core.generation.generate import Generated
 from mbpo_core.objectives.overlong import overlong_penalty
 from mbpo_core.records import Completion, Sample
-from mbpo_core.verifiers.registry import follows_form, verify
+from mbpo_core.verifiers.registry import follows_form, rules_of, verify
 
 
 def reward(generated: Generated, sample: Sample, config: RolloutsConfig) -> Completion:
@@ -24,7 +24,7 @@ def reward(generated: Generated, sample: Sample, config: RolloutsConfig) -> Comp
 
     Source: recipe 1.5; the penalty for length recipe 4.3.
     """
-    judgement = verify(sample.kind, generated.text, sample.answer, sample.choices, sample.answer_form)
+    judgement = verify(sample.kind, generated.text, sample.answer, sample.choices, rules_of(sample.meta))
     finished = generated.finish_reason == "stop"
     in_form = finished and follows_form(sample.answer_form, sample.kind, generated.text, sample.choices)
     accuracy_reward = config.accuracy_reward if judgement.verdict == "correct" else 0.0

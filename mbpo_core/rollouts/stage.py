@@ -15,6 +15,7 @@ from mbpo_core.rollouts import mopps
 from mbpo_core.rollouts.collecting import STAGE, Collector
 from mbpo_core.rollouts.drawing import draw
 from mbpo_core.stage import PartWriter, Reader, StageContext
+from mbpo_core.verifiers.registry import require
 
 
 def run(context: StageContext) -> None:
@@ -27,6 +28,7 @@ def run(context: StageContext) -> None:
 
     Raises:
         DataError: there is no closed-ended question in the online split; before a model is loaded.
+        ConfigError: what judges some kind of question is not installed; before a model is loaded.
     """
     config: RolloutsConfig = context.config
     posterior = mopps.read_posterior(context.inputs.get("rollouts"))
@@ -44,6 +46,7 @@ def _collect(context: StageContext, config: RolloutsConfig, posterior: mopps.Pos
     parts = list(context.output.parts(len(drawn), config.part_rows, config.batch_size))
     if not parts:  # a stage whose parts are all done needs no model
         return
+    require(row["kind"] for row in samples.rows(columns=["kind"]))
     reference = context.policies["policy"]
     policy = load_policy(context.open_policy(reference), context.policy_config)
     collector = Collector(policy, reference.digest, config, context.seed, context.round_index)

@@ -47,6 +47,21 @@ def answer_of(value: Any, column: str) -> Any:
     return value
 
 
+def box_of(value: Any) -> Any:
+    """The answer cell of a box question: a list of four numbers as its text "[x0, y0, x1, y1]", else as it is."""
+    if isinstance(value, list | tuple) and len(value) == 4 and all(type(item) in (int, float) for item in value):
+        return f"[{', '.join(f'{item:.12g}' for item in value)}]"
+    return value
+
+
+def aliases_of(value: Any) -> list[str]:
+    """Further right answers: a text, or a list as `answer_of` takes it, without what is empty."""
+    if isinstance(value, str) or is_missing(value):
+        value = [value]
+    found = (answer_of(item, "") for item in (value if isinstance(value, list | tuple) else [value]))
+    return [str(answer).strip() for answer in found if not is_missing(answer) and str(answer).strip()]
+
+
 def choices_of(value: Any, column: str) -> list[str]:
     """The options: a list, a JSON list, {"text": [...]}, or {"A": ..., "B": ...}; empty where there are none.
 

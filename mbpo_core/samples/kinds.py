@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any, get_args
 
+from mbpo_core.config import SamplesConfig
 from mbpo_core.errors import VerifierError
 from mbpo_core.records import CLOSED_KINDS, AnswerForm, Kind
 from mbpo_core.samples.problems import Unusable
-from mbpo_core.verifiers.registry import extract, follows_form, require_answer
+from mbpo_core.verifiers.registry import PLAIN, extract, follows_form, require_answer, rules_of
+from mbpo_core.verifiers.short_text import LONGEST_REFERENCE
 from mbpo_core.verifiers.text import tokens
 
 SHORT = 3  # words of a short_text answer, at most
@@ -56,6 +59,9 @@ def infer_form(kind: Kind, answer: str, choices: Sequence[str]) -> AnswerForm:
         "numeric": "number",
         "multiple_choice": "letter",
         "short_text": "word",
+        "counting": "number",
+        "box": "corners",
+        "math": "boxed",
     }
     for form in (own.get(kind), "sentence" if kind in CLOSED_KINDS else None):
         if form is not None and follows_form(form, kind, answer, choices):
@@ -63,7 +69,26 @@ def infer_form(kind: Kind, answer: str, choices: Sequence[str]) -> AnswerForm:
     return "free"
 
 
-def check_answer(kind: Kind, form: AnswerForm, answer: str, choices: Sequence[str]) -> None:
+def with_rules(meta: str, kind: Kind, answer: str, aliases: Sequence[str], config: SamplesConfig) -> str:
+    """The meta, with what the settings declare of how the answer is judged; what the row itself declares comes first.
+
+    Aliases that say what the answer or an earlier one says, or are no short answers, are left out.
+    """
+    declared: dict[str, Any] = {}
+    if kind == "short_text":
+        worded = {" ".join(tokens(text)): text for text in reversed([answer, *aliases])}
+        worded.pop(" ".join(tokens(answer)))
+        declared["aliases"] = [text for text in reversed(worded.values()) if 0 < len(tokens(text)) <= LONGEST_REFERENCE]
+    elif kind == "numeric":
+        declared["tolerance"] = config.tolerance
+    elif kind == "box":
+        declared |= {"box_scale": config.box_scale, "box_iou": config.box_iou}
+    rules = rules_of(json.dumps(declared))
+    changed = {name: value for name, value in declared.items() if getattr(rules, name) != getattr(PLAIN, name)}
+    return json.dumps({**changed, **json.loads(meta)}, ensure_ascii=False, sort_keys=True) if changed else meta
+
+
+def check_answer(kind: Kind, form: AnswerForm, answer: str, choices: Sequence[str], meta: str = "{}") -> None:
     """The reference answer takes the declared form, and its verifier can read it.
 
     Raises:
@@ -74,7 +99,7 @@ def check_answer(kind: Kind, form: AnswerForm, answer: str, choices: Sequence[st
         raise Unusable("answer_not_in_form", f"the answer {answer!r:.120} is not in the form {form!r}")
     if kind in CLOSED_KINDS:
         try:
-            require_answer(kind, answer, choices)
+            require_answer(kind, answer, choices, rules_of(meta))
         except VerifierError as error:
             raise Unusable("answer_not_in_form", str(error)) from error
 

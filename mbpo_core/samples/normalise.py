@@ -95,7 +95,9 @@ class Normaliser:
             question = kinds.with_options(question, choices, form or "free")
         answer = cells.text_of(answer, config.answer_column)
         form = form or kinds.infer_form(kind, answer, choices)
-        kinds.check_answer(kind, form, answer, choices)
+        aliases = cells.aliases_of(raw.cells.get(config.aliases_column)) if config.aliases_column else []
+        meta = kinds.with_rules(cells.meta_of(raw.cells.get(META)), kind, answer, aliases, config)
+        kinds.check_answer(kind, form, answer, choices, meta)
         rejected = self._rejected(raw, answer, choices if form == "letter" else [])
         images = self._pictures(raw)
         declared = raw.cells.get(config.split_column) if config.split_column else None
@@ -111,7 +113,7 @@ class Normaliser:
             split=splits.deal(digest, config) if is_missing(declared) else splits.declared(declared, digest, config),
             source=self._source,
             rejected=rejected,
-            meta=cells.meta_of(raw.cells.get(META)),
+            meta=meta,
         )
 
     def _rejected(self, raw: RawRow, answer: str, options: list[str]) -> str | None:
@@ -142,7 +144,10 @@ class Normaliser:
         config = self._config
         if config.conversation_column:
             return cells.conversation_of(raw.cells.get(config.conversation_column), config.conversation_column)
-        answer = cells.answer_of(raw.cells.get(config.answer_column), config.answer_column)
+        cell = raw.cells.get(config.answer_column)
+        if config.kind_column and str(raw.cells.get(config.kind_column)).strip().lower() == "box":
+            cell = cells.box_of(cell)
+        answer = cells.answer_of(cell, config.answer_column)
         cells.text_of(answer, config.answer_column)
         answer = answer if isinstance(answer, int) and not isinstance(answer, bool) else cells.text_of(answer, "")
         return cells.text_of(raw.cells.get(config.question_column), config.question_column), answer

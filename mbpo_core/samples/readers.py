@@ -57,7 +57,7 @@ def mapped_columns(config: SamplesConfig) -> dict[str, str]:
         wanted["conversation_column"] = config.conversation_column
     else:
         wanted |= {"question_column": config.question_column, "answer_column": config.answer_column}
-    for name in ("rejected_column", "id_column", "kind_column", "choices_column", "split_column"):
+    for name in ("rejected_column", "aliases_column", "id_column", "kind_column", "choices_column", "split_column"):
         if column := getattr(config, name):
             wanted[name] = column
     return wanted

@@ -9,9 +9,10 @@ from string import ascii_uppercase
 from mbpo_core.errors import VerifierError
 from mbpo_core.verifiers import short_text
 from mbpo_core.verifiers.judgement import Judgement, Reading, compare
-from mbpo_core.verifiers.text import clean, tokens
+from mbpo_core.verifiers.rules import PLAIN, Rules
+from mbpo_core.verifiers.text import clean, sentences, tokens
 
-NAME, VERSION = "multiple_choice", 1
+NAME, VERSION = "multiple_choice", 2  # 2: an announced letter with another option's text is unclear
 UNLISTED = "ABCDEFGH"  # letters accepted where the options are not known
 
 _LEADING = re.compile(r"\(?([A-Za-z])(?:(\s?[).:,]|\s-|$)|(?=\s))\s?")
@@ -22,15 +23,16 @@ _NEGATED = re.compile(
     r"\b(?i:not|isn't|rather than|instead of)\s(?i:option\s)?\(?[A-Z]\)?(?![\w'])"
     r"|(?i:\boption\s|\banswer\s)?\(?\b[A-Z]\)?\s(?i:is|are)\s(?i:not|wrong|incorrect)\b"
 )
+_LONGEST_OPTION = 200  # characters behind an announced letter that are looked at
 _STANDING = re.compile(r"(?<![\w'.])\(?([A-Z])(?=[).:,;!?]|\s|$)")
 
 
-def extract(text: str, choices: Sequence[str] = ()) -> str | None:
+def extract(text: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> str | None:
     """The capital letter of the option that a text names, or None."""
     return read(text, choices).value
 
 
-def judge(text: str, answer: str, choices: Sequence[str] = (), answer_form: str = "free") -> Judgement:
+def judge(text: str, answer: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> Judgement:
     """Compare letters; the reference may be a letter or an option's text.
 
     Raises:
@@ -55,10 +57,9 @@ def read(text: str, choices: Sequence[str]) -> Reading:
     """An announced letter ("the answer is B"), else a leading one ("B) dog"), else an option's text ("a dog")."""
     plain = " ".join(_NEGATED.sub(" ", clean(text)).split())
     offered = letters(choices)
-    announced = {
-        letter.upper() for letter, after in _ANNOUNCED.findall(plain) if letter.isupper() or after in {")", ".", ""}
-    } & set(offered)
-    named = _by_text(plain, choices)
+    said = [match for match in _ANNOUNCED.finditer(plain) if match[1].isupper() or match[2] in {")", ".", ""}]
+    announced = {match[1].upper() for match in said} & set(offered)
+    named = _by_text(plain, choices) or next(filter(None, (_text_after(plain, match, choices) for match in said)), None)
     if len(announced) == 1 and named in ({None} | announced):
         letter = announced.pop()
         return Reading(letter, f"announces {letter}")
@@ -72,6 +73,12 @@ def read(text: str, choices: Sequence[str]) -> Reading:
     if named:
         return Reading(named, f"gives the text of {named}")
     return Reading(None, f"names none of {offered}")
+
+
+def _text_after(plain: str, letter: re.Match[str], choices: Sequence[str]) -> str | None:
+    """The letter of the option whose text follows an announced letter: "the answer is (B) dog"."""
+    following = sentences(plain[letter.end() : letter.end() + _LONGEST_OPTION].lstrip(").:,;- "))
+    return _by_text(following[0], choices) if following else None
 
 
 def _leading(plain: str, choices: Sequence[str], offered: str) -> Reading | None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from mbpo_core.errors import VerifierError
 from mbpo_core.verifiers.judgement import Judgement
+from mbpo_core.verifiers.rules import PLAIN, Rules
 from mbpo_core.verifiers.text import claims, tokens
 
-NAME, VERSION = "short_text", 1
+NAME, VERSION = "short_text", 2  # 2: aliases
 LONGEST_REFERENCE = 30  # tokens
 
 # Words a subject may hold without naming another thing than the reference does.
@@ -19,7 +20,7 @@ _NEUTRAL = frozenset(
 )
 
 
-def extract(text: str, choices: Sequence[str] = ()) -> str | None:
+def extract(text: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> str | None:
     """The short answer a text gives, normalised (case, punctuation, articles); several are joined by "; ".
 
     A text that gives several answers therefore equals no single reference answer.
@@ -28,16 +29,25 @@ def extract(text: str, choices: Sequence[str] = ()) -> str | None:
     return "; ".join(values) or None
 
 
-def judge(text: str, answer: str, choices: Sequence[str] = (), answer_form: str = "free") -> Judgement:
-    """Equal normalised texts, or the same single short answer, are correct.
+def judge(text: str, answer: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> Judgement:
+    """Equal normalised texts, or the same single short answer, are correct; so they are to one of `rules.aliases`.
 
     A reference sentence with a subject ("The banana is green.") also asks that the text name no
     other subject: "The tomato is green." is wrong, "Green" and "It is green." are correct. A
     reference of one or a few words puts no condition on the subject.
 
     Raises:
-        VerifierError: the reference is empty or longer than LONGEST_REFERENCE tokens.
+        VerifierError: the reference or an alias is empty or longer than LONGEST_REFERENCE tokens.
     """
+    judgement = _judge(text, answer)
+    for alias in rules.aliases:
+        other = _judge(text, alias)
+        if judgement.verdict != "correct" and other.verdict == "correct":
+            judgement = Judgement("correct", other.extracted, f"{other.reason}, by its alias {alias!r:.80}")
+    return judgement
+
+
+def _judge(text: str, answer: str) -> Judgement:
     gold_words = tokens(answer)
     if not gold_words or len(gold_words) > LONGEST_REFERENCE:
         raise VerifierError(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from mbpo_core.errors import VerifierError
 from mbpo_core.verifiers.judgement import Judgement, Reading, compare
+from mbpo_core.verifiers.rules import PLAIN, Rules
 from mbpo_core.verifiers.text import clean, sentences, tokens
 
-NAME, VERSION = "yes_no", 1
+NAME, VERSION = "yes_no", 2  # 2: "no-one" is no answer
 
 _WORDS = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 _ANNOUNCED = re.compile(
@@ -22,12 +23,12 @@ _NO_ANSWER = frozenset(
 _JOINERS = frozenset({"and", "or", "but"})
 
 
-def extract(text: str, choices: Sequence[str] = ()) -> str | None:
+def extract(text: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> str | None:
     """ "yes", "no", or None; "know", "none" and "not" are no answers."""
     return read(text).value
 
 
-def judge(text: str, answer: str, choices: Sequence[str] = (), answer_form: str = "free") -> Judgement:
+def judge(text: str, answer: str, choices: Sequence[str] = (), rules: Rules = PLAIN) -> Judgement:
     """Compare yes with no; whatever follows ("No, the banana is green.") is not looked at.
 
     Raises:
@@ -62,7 +63,7 @@ def _opening(sentence: str) -> set[str]:
     first = _WORDS.get(words[0]) if words else None
     if first is None:
         return set()
-    bare = re.match(r"\W{0,3}no\s(?=\w)", sentence, re.IGNORECASE) is not None
+    bare = re.match(r"\W{0,3}no[\s-](?=\w)", sentence, re.IGNORECASE) is not None
     if bare and len(words) > 1 and words[1] in _NO_ANSWER:
         return set()
     found = {first}

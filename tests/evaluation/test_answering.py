@@ -52,12 +52,22 @@ def test_choice_is_by_id_and_not_by_order() -> None:
         ({}, "Green.", "correct"),
         ({}, "It is red.", "wrong"),
         ({"kind": "yes_no", "answer": "No"}, "maybe", "unparsed"),
+        ({"kind": "counting", "answer": "1"}, "There is a dog.", "correct"),
+        ({"kind": "box", "answer": "[0, 0, 4, 4]"}, "[0, 0, 4, 3]", "correct"),
+        ({"kind": "math", "answer": "1/2"}, "\\boxed{0.5}", "correct"),
+        ({"meta": '{"aliases": ["lime"]}'}, "It is lime.", "correct"),
         ({"kind": "open", "answer": "A green dog."}, "a green  dog", "correct"),
         ({"kind": "open", "answer": "A green dog."}, "A dog.", "wrong"),
     ],
 )
 def test_closed_kinds_by_verifier_and_open_ones_word_for_word(columns: dict[str, Any], text: str, verdict: str) -> None:
     assert judge(sample(0, **columns), text)[0] == verdict
+
+
+def test_aliases_are_the_reference_answers_and_not_the_priors() -> None:
+    row = sample(0, meta='{"aliases": ["lime"]}')
+    assert judge(row, "lime", "yellow")[0] == "wrong"
+    assert judge(row, "yellow", "yellow")[0] == "correct"
 
 
 @pytest.fixture(scope="module")

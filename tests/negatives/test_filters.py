@@ -43,6 +43,12 @@ def test_same_answer(kind: str, text: str, chosen: str, choices: list[str], same
     assert reason == ("same_answer" if same else None)
 
 
+def test_an_alias_of_the_answer_is_no_rejected_response() -> None:
+    meta = '{"aliases": ["couch"]}'
+    assert filters.same_answer("A couch.", "sofa", kind="short_text", meta=meta) == "same_answer"
+    assert filters.same_answer("A couch.", "sofa", kind="short_text") is None
+
+
 def test_reference_answer_that_its_verifier_cannot_read_is_compared_by_words() -> None:
     assert filters.agrees("perhaps so", "Perhaps so.", kind="yes_no")
     assert not filters.agrees("yes", "Perhaps so.", kind="yes_no")

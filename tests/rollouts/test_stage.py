@@ -10,8 +10,9 @@ import torch
 
 from mbpo_core.config import PolicyConfig, RolloutsConfig
 from mbpo_core.demo.pools import DemoCounts, demo_samples
-from mbpo_core.errors import DataError
+from mbpo_core.errors import ConfigError, DataError
 from mbpo_core.execution import execute, plan
+from mbpo_core.generation.generate import Generated
 from mbpo_core.models.groups import PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
@@ -21,11 +22,13 @@ from mbpo_core.progress import NullProgress
 from mbpo_core.records import CLOSED_KINDS, Image, RolloutGroup, Sample
 from mbpo_core.rollouts import stage
 from mbpo_core.rollouts.collecting import Collector, Opened
+from mbpo_core.rollouts.rewarding import reward
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.stages import STAGES
 from mbpo_core.store.core import Store
 from mbpo_core.store.reader import ArtifactReader
-from mbpo_core.verifiers.registry import verify
+from mbpo_core.verifiers import mathematics
+from mbpo_core.verifiers.registry import find, verify
 from tests.samples.helpers import commit_rows
 
 POLICY = PolicyConfig(model="demo:absolute", device="cpu")
@@ -117,7 +120,7 @@ def test_a_group_carries_its_prompt_and_all_that_training_needs(
             assert group.prompt[0].content[1].text == sample.question
             assert group.images == sample.images
             assert (group.policy_digest, group.round_index, group.temperature) == ("digest-of-the-demo", r, WARM)
-            assert (group.answer, group.verifier, group.meta) == (sample.answer, f"{sample.kind}@1", sample.meta)
+            assert (group.answer, group.verifier, group.meta) == (sample.answer, find(sample.kind).label, sample.meta)
             assert len(group.completions) == 4
             for one in group.completions:
                 assert len(one.token_ids) == len(one.logprobs) <= 24
@@ -216,3 +219,35 @@ def test_nothing_to_ask_is_said_before_a_model_is_loaded(
         DataError, match=r"no question to ask online.*yes_no, multiple_choice.*Raise samples.online_share"
     ):
         collect(store, commit_rows(store, "samples", rows))
+
+
+def test_a_missing_extra_is_said_before_a_model_is_loaded(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    asked = samples[30].model_copy(update={"kind": "math", "answer": "$\\frac{1}{2}$", "answer_form": "free"})
+    monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
+    monkeypatch.setattr(stage, "load_policy", lambda *arguments: pytest.fail("a model was loaded"))
+    with pytest.raises(ConfigError, match=r"math-verify.*mbpo\[math\]"):
+        collect(store, commit_rows(store, "samples", [asked]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "accuracy", "form"),
+    [
+        ({"kind": "box", "answer": "[0, 0, 4, 4]", "answer_form": "corners"}, "[0, 0, 4, 3]", 1.0, 0.2),
+        ({"kind": "box", "answer": "[0, 0, 4, 4]", "answer_form": "corners"}, "At [0, 0, 4, 3].", 1.0, 0.0),
+        ({"kind": "box", "answer": "[0, 0, 4, 4]", "meta": '{"box_iou": 0.8}'}, "[0, 0, 4, 3]", 0.0, 0.2),
+        ({"kind": "math", "answer": "\\boxed{0.5}", "answer_form": "boxed"}, "So \\boxed{\\frac12}", 1.0, 0.2),
+        ({"kind": "math", "answer": "\\boxed{0.5}", "answer_form": "boxed"}, "So $\\frac12$", 1.0, 0.0),
+        ({"kind": "counting", "answer": "2", "answer_form": "number"}, "two dogs", 1.0, 0.0),
+        ({"kind": "numeric", "answer": "100", "meta": '{"tolerance": 0.05}'}, "104", 1.0, 0.2),
+        ({"kind": "short_text", "answer": "sofa", "meta": '{"aliases": ["couch"]}'}, "couch", 1.0, 0.2),
+    ],
+)
+def test_rewards_of_every_kind(columns: dict[str, Any], text: str, accuracy: float, form: float) -> None:
+    plain = {"sample_id": "s", "images": [], "question": "?", "split": "online", "source": "test"}
+    completion = reward(Generated([1], [-0.1], "stop", text), Sample(**(plain | columns)), RolloutsConfig())
+    assert (completion.accuracy_reward, completion.format_reward) == (accuracy, form)
+    assert completion.extracted
+    assert completion.reason

@@ -7,13 +7,14 @@ import json
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mbpo_core.errors import VerifierError
 from mbpo_core.verifiers.judgement import TEXT_LIMIT
-from mbpo_core.verifiers.registry import VERIFIERS, extract, find, require_answer, verify, versions
+from mbpo_core.verifiers.registry import VERIFIERS, extract, find, require_answer, rules_of, verify, versions
 
 CASES = json.loads((Path(__file__).parent / "cases.json").read_text(encoding="utf-8"))
 COLORS = ["red", "green", "blue", "yellow", "purple", "orange"]
@@ -22,17 +23,19 @@ COLORS = ["red", "green", "blue", "yellow", "purple", "orange"]
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case['kind']}" for i, case in enumerate(CASES)])
 def test_case(case: dict) -> None:
     choices = case.get("choices", [])
-    judgement = verify(case["kind"], case["text"], case["answer"], choices, case.get("answer_form", "free"))
+    rules = rules_of(json.dumps(case.get("meta", {})))
+    judgement = verify(case["kind"], case["text"], case["answer"], choices, rules)
     assert (judgement.verdict, judgement.extracted) == (case["verdict"], case["extracted"]), judgement.reason
     assert judgement.reason
     assert (judgement.verdict == "unparsed") == (judgement.extracted is None)
     if judgement.verdict != "unparsed":
-        assert extract(case["kind"], case["text"], choices) == judgement.extracted
+        assert extract(case["kind"], case["text"], choices, rules) == judgement.extracted
 
 
 def test_the_table_covers_every_kind_and_verdict() -> None:
     counts = Counter((case["kind"], case["verdict"]) for case in CASES)
-    assert len(CASES) >= 120
+    assert len(CASES) >= 500
+    assert all(case["why"] for case in CASES if "why" in case)
     assert all(counts[kind, verdict] >= 5 for kind in VERIFIERS for verdict in ("correct", "wrong", "unparsed"))
 
 
@@ -56,7 +59,7 @@ def test_no_text_is_right_about_two_colors() -> None:
         "rather than",
         "isn't",
     ]
-    for _ in range(3000):
+    for _ in range(1000):
         text = " ".join(rng.choices(glue, k=rng.randint(1, 12)))
         for wrap in ("{}", "The banana is {}."):
             right = [c for c in COLORS if verify("short_text", text, wrap.format(c)).verdict == "correct"]
@@ -85,16 +88,17 @@ def test_no_text_is_right_about_two_answers(kind: str) -> None:
         ":",
         "two",
     ]
-    for _ in range(3000):
+    for _ in range(1000):
         text = " ".join(rng.choices(glue, k=rng.randint(1, 10)))
         right = [gold for gold in golds if verify(kind, text, gold, choices).verdict == "correct"]
         assert len(right) <= 1, (text, right)
 
 
-@pytest.mark.parametrize("kind", list(VERIFIERS))
+@pytest.mark.parametrize("kind", [kind for kind in VERIFIERS if kind != "math"])
 def test_hostile_texts_take_linear_time(kind: str) -> None:
     """The longest text that is read, built to make a backtracking pattern explode."""
-    gold = {"yes_no": "yes", "numeric": "3", "multiple_choice": "A", "short_text": "green"}[kind]
+    golds = {"yes_no": "yes", "multiple_choice": "A", "short_text": "green", "box": "[1, 2, 3, 4]"}
+    gold = golds.get(kind, "3")
     for unit in (
         "1,",
         "a ",
@@ -111,6 +115,12 @@ def test_hostile_texts_take_linear_time(kind: str) -> None:
         "0",
         "*'",
         "I",
+        "[1,2,",
+        "(1, 2) ",
+        "$1",
+        "1 1/2 ",
+        "a dog and ",
+        "1×10^",
     ):
         text = (unit * TEXT_LIMIT)[:TEXT_LIMIT]
         start = time.process_time()
@@ -129,8 +139,15 @@ def test_an_unknown_verifier_is_named_with_the_known_ones() -> None:
         VerifierError, match=r"no verifier for question kind 'open'.*yes_no, multiple_choice, numeric, short"
     ):
         verify("open", "a", "b")
-    assert find("numeric").label == "numeric@1"
-    assert versions() == dict.fromkeys(["yes_no", "multiple_choice", "numeric", "short_text"], 1)
+    assert find("numeric").label == "numeric@2"
+
+
+def test_a_later_verifier_enters_identities_once_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made before there was a kind was not judged by its verifier, and stays what it is."""
+    assert versions() == dict.fromkeys(["yes_no", "multiple_choice", "numeric", "short_text"], 2)
+    assert {name for name in VERIFIERS if VERIFIERS[name].version == 1} == {"counting", "box", "math"}
+    monkeypatch.setitem(VERIFIERS, "box", replace(VERIFIERS["box"], version=2))
+    assert versions()["box"] == 2
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,13 @@ def test_an_unknown_verifier_is_named_with_the_known_ones() -> None:
         ("multiple_choice", "B or C", "names B, C"),
         ("numeric", "many", "no number in the text"),
         ("numeric", "3 or 4", "several or malformed numbers"),
+        ("numeric", "5 ± many", "cannot read the reference answer"),
+        ("counting", "3.5", "is no count"),
+        ("counting", "several", "no count in the text"),
+        ("box", "[1, 2, 3]", "no box in the text"),
+        ("box", "[3, 4, 1, 2]", "is no box"),
+        ("math", "banana", "no expression in the text"),
+        ("math", "\\boxed{1} \\boxed{2}", "several boxes"),
         ("short_text", "  ", "expected 1 to 30 words"),
         ("short_text", "word " * 31, "expected 1 to 30 words"),
     ],
@@ -157,6 +181,7 @@ def test_an_unreadable_reference_answer_is_an_error_not_a_zero(kind: str, answer
 
 def test_every_reference_answer_confirms_itself() -> None:
     for case in CASES:
-        require_answer(case["kind"], case["answer"], case.get("choices", []))
+        rules = rules_of(json.dumps(case.get("meta", {})))
+        require_answer(case["kind"], case["answer"], case.get("choices", []), rules)
     for color, name in itertools.product(COLORS, ("banana", "grapes", "car")):
         require_answer("short_text", f"The {name} is {color}.")

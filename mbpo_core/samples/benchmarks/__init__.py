@@ -36,4 +36,5 @@ def open_benchmark(config: SamplesConfig) -> Benchmark:
 def own_columns(config: SamplesConfig) -> SamplesConfig:
     """The settings with which the rows of a benchmark are normalised: its reader decides columns and split."""
     mapping: dict[str, Any] = {f"{name}_column": name for name in COLUMNS if name != "meta"}
-    return config.model_copy(update=mapping | {"rejected_column": "", "conversation_column": "", "answer_form": "free"})
+    unused = dict.fromkeys(("rejected_column", "conversation_column", "aliases_column"), "")
+    return config.model_copy(update=mapping | unused | {"answer_form": "free"})

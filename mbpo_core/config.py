@@ -427,6 +427,13 @@ class TrainingConfig(Section):
         gt=0,
         le=1,
     )
+    rollout_correction: float = addition(
+        0.0,
+        "Cap of the importance weight of a rollout token, trainer over engine, that multiplies its surrogate; 0 trusts "
+        "the recorded log-probs. 2 for rollouts of another engine than transformers.",
+        ge=0,
+        le=100,
+    )
     stop_rule: bool = Field(True, description="End early when log p(chosen) falls below the reference by stop_drop.")
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")
     stop_window: int = Field(5, ge=1, description="Steps the fall is averaged over.")

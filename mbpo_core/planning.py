@@ -20,8 +20,8 @@ from mbpo_core.store.core import Store
 from mbpo_core.store.digests import code_digest, digest_of
 from mbpo_core.store.manifest import Manifest
 from mbpo_core.store.migrations import table_info
-from mbpo_core.tables import later_columns
 from mbpo_core.store.writer import table_records
+from mbpo_core.tables import later_columns
 
 PENDING = "pending:"
 

@@ -45,7 +45,7 @@ def migrations_for(written: TableInfo, record: type[Record], *, where: str) -> l
     """
     today = table_info(record)
     lacking = tables.later_columns(record) - written.columns.keys()
-    fill = [partial(_filled, names=sorted(lacking))] if lacking else []
+    fill: list[Migration] = [partial(_filled, names=sorted(lacking))] if lacking else []
     there = {name: kind for name, kind in today.columns.items() if name not in lacking}
     if written == today.model_copy(update={"columns": there}):
         return fill

@@ -66,9 +66,7 @@ def add_start_logprobs(groups: GroupSet, indices: Sequence[int], policy: Scorer,
         groups.set_start(index, values.tolist())
 
 
-def _scored(
-    groups: GroupSet, indices: Sequence[int], scorer: Scorer, world: World
-) -> Iterator[tuple[int, Tensor]]:
+def _scored(groups: GroupSet, indices: Sequence[int], scorer: Scorer, world: World) -> Iterator[tuple[int, Tensor]]:
     """All log-probs of each group, completion after completion."""
     order = sorted(indices, key=groups.kind)
     shared = Shared(order, [_tokens(groups, index) for index in order], world)

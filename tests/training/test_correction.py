@@ -21,13 +21,12 @@ ONLINE = {"objective": "none", "groups_per_step": 4, "epochs": 2}
 
 def shifted(rows: JobRows, by: float) -> JobRows:
     """The rollouts as an engine would have recorded them that thinks every token exp(by) times as likely."""
-    content = [
-        {
-            **row,
-            "completions": [{**one, "logprobs": [value + by for value in one["logprobs"]]} for one in row["completions"]],
-        }
-        for row in rows.rollouts.content  # type: ignore[attr-defined]
-    ]
+
+    def moved(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, "logprobs": [value + by for value in one["logprobs"]]}
+
+    assert isinstance(rows.rollouts, ListTable)
+    content = [{**row, "completions": [moved(one) for one in row["completions"]]} for row in rows.rollouts.content]
     return replace(rows, rollouts=ListTable(content))
 
 
@@ -37,9 +36,7 @@ def assert_same(one: Trained, other: Trained, tolerance: float = 0.0) -> None:
 
 
 def test_an_engine_that_agrees_is_weighed_by_one(rows: JobRows, tmp_path: Path) -> None:
-    plain, corrected = (
-        trained(job(tmp_path / str(cap), rollout_correction=cap, **ONLINE), rows) for cap in (0.0, 2.0)
-    )
+    plain, corrected = (trained(job(tmp_path / str(cap), rollout_correction=cap, **ONLINE), rows) for cap in (0.0, 2.0))
     assert_same(plain, corrected, 1e-5)  # AdamW turns noise in the gradient into steps of the rate
     for row in corrected.state.rows:  # the second step too: the policy's own movement is no mismatch
         assert row.rollout_gap == pytest.approx(0, abs=1e-5)

@@ -122,10 +122,10 @@ CURVES: dict[str, Curve] = {
     "positions": Curve("tokens", "Steady; what a budget at equal compute counts (`token_budget`)."),
     "rollout_gap": Curve(
         "nats",
-        "Below 1e-4 at a round's first step in float32 with engine transformers, below 0.05 in bfloat16 or with another "
-        "engine; then rising as the policy learns, unless `rollout_correction` is on, which leaves that out.",
-        "Above 0.1 at a round's first step: the engine samples from another distribution. See `rollout_gap_max`, that the "
-        "endpoint serves this round's checkpoint, and set `rollout_correction: 2`.",
+        "Below 1e-4 at a round's first step in float32 with engine transformers, below 0.05 in bfloat16 or with "
+        "another engine; then rising as the policy learns, unless `rollout_correction` is on, which leaves that out.",
+        "Above 0.1 at a round's first step: the engine samples from another distribution. See `rollout_gap_max`, that "
+        "the endpoint serves this round's checkpoint, and set `rollout_correction: 2`.",
     ),
     "rollout_gap_max": Curve(
         "nats", "Below 1 at a round's first step.", "Single tokens far off with a small mean: rare tokens; cap them."

@@ -165,7 +165,7 @@ class RolloutGroup(Record):
     completions: list[Completion]
     meta: str = "{}"
     stand_in: int | None = watched(
-        "0 for a drawn prompt, k for the k-th that stands in for one whose groups agreed; null where rollouts.redraw is 0."
+        "0 for a drawn prompt, k for the k-th that stands in for one whose groups agreed; null where redraw is 0."
     )
     engine_gap: float | None = watched(
         "Mean difference between the engine's own log-probs and the policy's, nats per token; null where only one is "

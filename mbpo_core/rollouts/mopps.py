@@ -49,8 +49,8 @@ def pick(
         spare: stand-ins, the next nearest of the candidates; there may be fewer.
 
     Returns:
-        min(prompts, N) positions and up to `spare` more, the nearest to a half first. Every random number belongs to round and id: neither
-        the table's order nor the other candidates matter.
+        min(prompts, N) positions and up to `spare` more, the nearest to a half first. Every random number belongs to
+        round and id: neither the table's order nor the other candidates matter.
 
     Source: MoPPS arXiv:2507.04632; recipe 4.5.
     """

@@ -1,7 +1,7 @@
 """Dynamic sampling: a prompt whose completions all earn the same gives its place to others, until one's do not.
 
-Every drawn prompt has stand-ins of its own, fixed before anything is asked, so what is asked in its place depends on its
-own groups alone: not on parts, processes or an interruption.
+Every drawn prompt has stand-ins of its own, fixed before anything is asked. What is asked in its place depends on its
+own groups alone, then: not on parts, processes or an interruption.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def _mismatch(gaps: Sequence[float]) -> str:
     mean = fmean(gaps)
     verdict = "another model, or another prompt" if mean > SUSPICIOUS_GAP else "the same weights"
     return (
-        f"the endpoint's log-probs differ from the policy's by {mean:.2g} nats a token, by {max(gaps):.2g} in the worst "
-        f"of {len(gaps)} groups: {verdict}"
+        f"the endpoint's log-probs differ from the policy's by {mean:.2g} nats a token, by {max(gaps):.2g} in the "
+        f"worst of {len(gaps)} groups: {verdict}"
     )
 
 

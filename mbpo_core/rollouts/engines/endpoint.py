@@ -120,10 +120,11 @@ class EndpointEngine:
             try:
                 return self._client.chat.completions.create(**asked)
             except openai.APIStatusError as error:
+                said = error.response.text
                 if error.status_code in _REFUSED and offered:
-                    self.offered -= named(error.message, offered) or offered
+                    self.offered -= named(said, offered) or offered
                     continue
-                raise self._error(f"it answered {error.status_code}: {error.message}", "an answer") from None
+                raise self._error(f"it answered {error.status_code}: {said}", "an answer") from None
             except openai.APIConnectionError as error:  # time-outs too
                 raise self._error(f"{error} {error.__cause__ or ''}".strip(), "a connection and an answer") from None
             except openai.OpenAIError as error:
@@ -156,7 +157,7 @@ class EndpointEngine:
 
 
 def named(message: str, fields: set[str]) -> set[str]:
-    """Those of the fields that an error message names, as quoted words."""
+    """Those of the fields that a server's refusal names, as quoted words."""
     return {name for name in fields if f"'{name}'" in message or f'"{name}"' in message or f"`{name}`" in message}
 
 

@@ -11,7 +11,7 @@ from mbpo_core.models.images import open_image
 
 
 def chat_messages(sample: records.Sample) -> list[dict[str, Any]]:
-    """One user turn, images first, as the policy renders it; each picture as the policy sees it, a PNG in a data URL."""
+    """One user turn, images first, as the policy renders it; each picture is a PNG in a data URL."""
     images = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in sample.images]
     return [{"role": "user", "content": [*images, {"type": "text", "text": sample.question}]}]
 

@@ -165,16 +165,17 @@ def test_a_busy_server_is_tried_again_and_one_that_stays_busy_is_an_error(
 def test_a_server_that_is_not_there_or_speaks_otherwise_is_an_error(
     demo_policy: Policy, offline_samples: list[Sample]
 ) -> None:
-    with serving(lambda body, number: completion()) as (url, _):
-        with pytest.raises(EngineError, match="no choices"):
-            texts(demo_policy, offline_samples[0], config(url))
+    with serving(lambda body, number: completion()) as (url, _), pytest.raises(EngineError, match="no choices"):
+        texts(demo_policy, offline_samples[0], config(url))
     with pytest.raises(EngineError, match=r"models cannot be listed.*Connection"):
         texts(demo_policy, offline_samples[0], config(url))
     with pytest.raises(EngineError, match=r"Connection.*expected a connection"):
         texts(demo_policy, offline_samples[0], config(url, endpoint_model="tiny"))
-    with serving(lambda body, number: completion("red"), models=("a", "b")) as (url, _):
-        with pytest.raises(ConfigError, match="the server lists 2 models: a, b"):
-            texts(demo_policy, offline_samples[0], config(url))
+    with (
+        serving(lambda body, number: completion("red"), models=("a", "b")) as (url, _),
+        pytest.raises(ConfigError, match="the server lists 2 models: a, b"),
+    ):
+        texts(demo_policy, offline_samples[0], config(url))
 
 
 def test_a_redirect_is_not_followed(demo_policy: Policy, offline_samples: list[Sample]) -> None:
@@ -193,9 +194,9 @@ def test_a_redirect_is_not_followed(demo_policy: Policy, offline_samples: list[S
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Redirect)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         try:
             with pytest.raises(EngineError, match="answered 307"):
-                url = f"http://127.0.0.1:{server.server_address[1]}/v1"
                 texts(demo_policy, offline_samples[0], config(url, endpoint_model="tiny"))
         finally:
             server.shutdown()
@@ -212,9 +213,11 @@ def test_the_key_is_ours_alone_and_never_in_a_message(
         monkeypatch.setenv(KEY, "our-secret")
         texts(demo_policy, offline_samples[0], config(url))
     assert [request["key"] for request in asked] == ["Bearer none", "Bearer our-secret"]
-    with serving(lambda body, number: (401, {"error": {"message": "our-secret is no key"}})) as (url, _):
-        with pytest.raises(EngineError, match=r"401.*\*\*\* is no key") as caught:
-            texts(demo_policy, offline_samples[0], config(url))
+    with (
+        serving(lambda body, number: (401, {"error": {"message": "our-secret is no key"}})) as (url, _),
+        pytest.raises(EngineError, match=r"401.*\*\*\* is no key") as caught,
+    ):
+        texts(demo_policy, offline_samples[0], config(url))
     assert "our-secret" not in str(caught.value)
 
 
@@ -235,9 +238,9 @@ def test_replies_become_completions_of_the_policy(demo_policy: Policy, offline_s
     (answers,) = score_replies(demo_policy, [prompt], [replies], settings)
     assert [one.token_ids for one in answers.completions] == [red, red, red[:-1], red]
     assert [one.finish_reason for one in answers.completions] == ["stop", "stop", "length", "stop"]
-    assert answers.completions[0].logprobs == pytest.approx(warm, abs=1e-6)
-    assert answers.completions[2].logprobs == pytest.approx(warm[:-1], abs=1e-5)
-    assert answers.gap == pytest.approx(0.25, abs=1e-5)  # the last one was cut into other tokens: not compared
+    assert answers.completions[0].logprobs == pytest.approx(warm, abs=1e-4)
+    assert answers.completions[2].logprobs == pytest.approx(warm[:-1], abs=1e-4)
+    assert answers.gap == pytest.approx(0.25, abs=1e-4)  # the last one was cut into other tokens: not compared
     assert not math.isclose(warm[0], cold[0])
     (silent,) = score_replies(demo_policy, [prompt], [[Reply("red", True)] * 2], settings)
     assert silent.gap is None

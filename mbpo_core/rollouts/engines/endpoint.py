@@ -207,8 +207,10 @@ def tokenised(policy: Policy, reply: Reply, limit: int) -> tuple[list[int], bool
     text = reply.text
     for token in policy.tokenizer.convert_ids_to_tokens(policy.banned_token_ids):
         text = text.replace(token, "")
+    if not text.strip():
+        return policy.eos_token_ids[:1], True
     ids = policy.encode_completion(text)
-    if (reply.finished and len(ids) <= limit) or len(ids) == 1:
+    if reply.finished and len(ids) <= limit:
         return ids, True
     return ids[:-1][:limit], False
 

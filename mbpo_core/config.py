@@ -327,9 +327,30 @@ class RolloutsConfig(Section):
         description="Last share of max_new_tokens over which an answer loses up to accuracy_reward for its length "
         "(DAPO); 0 takes nothing away.",
     )
+    engine: Literal["transformers", "vllm", "endpoint"] = addition(
+        "transformers",
+        "What samples: the policy in this process, vLLM with the same weights, or a server that speaks OpenAI's "
+        "protocol, whose answers are scored by the policy.",
+    )
+    redraw: int = addition(
+        0,
+        "Prompts that may stand in for one whose completions all earn the same, one after the other, until one's do "
+        "not (DAPO's dynamic sampling); at most this many times prompts are asked besides. 0 asks none.",
+        ge=0,
+        le=16,
+    )
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(16, "Prompts sampled together.", ge=1)
-    part_rows: int = knob(128, "Groups a Parquet part (rounded up to whole batches).", ge=1)
+    part_rows: int = knob(128, "Prompts a Parquet part (rounded up to whole batches).", ge=1)
+    vllm_memory: float = knob(0.85, "vllm: share of an accelerator's memory that the engine takes.", gt=0, le=1)
+    vllm_images: int = knob(1, "vllm: most images a prompt has; memory is set aside for as many.", ge=1, le=64)
+    endpoint_url: str = knob(
+        "", "endpoint: address of the server, such as http://127.0.0.1:8000/v1; elsewhere only as MBPO_ENDPOINTS says."
+    )
+    endpoint_model: str = knob("", "endpoint: name of the model there; empty takes the only one it lists.")
+    endpoint_parallel: int = knob(8, "endpoint: requests under way at once.", ge=1, le=256)
+    endpoint_timeout_s: float = knob(120.0, "endpoint: longest wait for an answer, seconds.", gt=0)
+    endpoint_retries: int = knob(4, "endpoint: further tries, ever later, when it is busy or gone.", ge=0, le=20)
 
     @model_validator(mode="after")
     def _truth_outweighs_form(self) -> RolloutsConfig:
@@ -441,6 +462,13 @@ class TrainingConfig(Section):
         "more of what the base can (WiSE-FT).",
         gt=0,
         le=1,
+    )
+    rollout_correction: float = addition(
+        0.0,
+        "Cap of the importance weight of a rollout token, trainer over engine, that multiplies its surrogate; 0 trusts "
+        "the recorded log-probs. 2 for rollouts of another engine than transformers.",
+        ge=0,
+        le=100,
     )
     stop_rule: bool = Field(True, description="End early when log p(chosen) falls below the reference by stop_drop.")
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")

@@ -120,6 +120,22 @@ CURVES: dict[str, Curve] = {
         "`image_weight`, or make harder wrong images.",
     ),
     "positions": Curve("tokens", "Steady; what a budget at equal compute counts (`token_budget`)."),
+    "rollout_gap": Curve(
+        "nats",
+        "Below 1e-4 at a round's first step in float32 with engine transformers, below 0.05 in bfloat16 or with "
+        "another engine; then rising as the policy learns, unless `rollout_correction` is on, which leaves that out.",
+        "Above 0.1 at a round's first step: the engine samples from another distribution. See `rollout_gap_max`, that "
+        "the endpoint serves this round's checkpoint, and set `rollout_correction: 2`.",
+    ),
+    "rollout_gap_max": Curve(
+        "nats", "Below 1 at a round's first step.", "Single tokens far off with a small mean: rare tokens; cap them."
+    ),
+    "importance_weight": Curve(
+        "", "Within 0.05 of 1; null where `rollout_correction` is off.", "Far from 1: as `rollout_gap`."
+    ),
+    "importance_capped": Curve(
+        "share", "Below 0.01.", "Above 0.1: most of the correction is cut off; look for the cause of `rollout_gap`."
+    ),
     "stopped": Curve("", "0, or 1 in the last row alone.", "See `chosen_drift`."),
     "seconds": Curve("s", "Steady.", "Growing: the device is shared, or memory is short; `mbpo doctor`."),
     "cpu_seconds": Curve("s", "Steady; about `seconds` times threads on a CPU."),

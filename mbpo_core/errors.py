@@ -74,6 +74,10 @@ class StoreFull(StoreError):
     """No space left where the store writes."""
 
 
+class EngineError(MbpoError):
+    """What samples rollouts cannot be reached, refuses what it is asked, or answers something else."""
+
+
 class TooManyDropped(DataError):
     """More rows were dropped than the stage allows; carries the top reasons."""
 

@@ -21,6 +21,7 @@ from mbpo_core.store.digests import code_digest, digest_of
 from mbpo_core.store.manifest import Manifest
 from mbpo_core.store.migrations import table_info
 from mbpo_core.store.writer import table_records
+from mbpo_core.tables import later_columns
 
 PENDING = "pending:"
 
@@ -258,8 +259,9 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _schema(record: Any) -> dict[str, Any]:
-    info = table_info(record)
-    return {"record": info.record, "version": info.version, "columns": digest_of(info.columns)[:16]}
+    info, later = table_info(record), later_columns(record)
+    columns = {name: kind for name, kind in info.columns.items() if name not in later}
+    return {"record": info.record, "version": info.version, "columns": digest_of(columns)[:16]}
 
 
 def _look(store: Store, stage: str, digest: str) -> tuple[Manifest | None, Cause | None]:

@@ -50,6 +50,11 @@ class Message(Record):
     content: list[Part]
 
 
+def watched(description: str) -> Any:
+    """A column that came later and only watches: null in rows written before, in no identity and no content digest."""
+    return Field(default=None, description=description, json_schema_extra={"volatile": True, "later": True})
+
+
 def message_text(messages: Iterable[Mapping[str, Any]]) -> str:
     """The text of a conversation's rows, its image parts left out."""
     return "".join(part["text"] or "" for message in messages for part in message["content"] if part["type"] == "text")
@@ -161,6 +166,13 @@ class RolloutGroup(Record):
     zero_variance: bool = Field(description="All rewards equal: recorded, not trained on.")
     completions: list[Completion]
     meta: str = "{}"
+    stand_in: int | None = watched(
+        "0 for a drawn prompt, k for the k-th that stands in for one whose groups agreed; null where redraw is 0."
+    )
+    engine_gap: float | None = watched(
+        "Mean difference between the engine's own log-probs and the policy's, nats per token; null where only one is "
+        "known."
+    )
 
 
 class Prediction(Record):
@@ -220,6 +232,15 @@ class TrainingStep(Record):
     rejected_reward: float | None = Field(description="Implied reward of rejected.")
     wrong_image_reward: float | None = Field(description="Implied reward of chosen under the rejected images.")
     positions: int = Field(description="Token positions run forward and backward, prompts and images included.")
+    rollout_gap: float | None = watched(
+        "Mean |log p - recorded| of the trained rollout tokens, nats: p is the policy as the round began where "
+        "rollout_correction has it scored, else the policy now; null without rollouts."
+    )
+    rollout_gap_max: float | None = watched("The largest of them.")
+    importance_weight: float | None = watched(
+        "Mean of what rollout_correction multiplies rollout tokens by; null where it is off."
+    )
+    importance_capped: float | None = watched("Share of rollout tokens whose weight was capped.")
     stopped: bool = Field(description="The stop rule fired at this step.")
     seconds: float = Field(description="Wall time of the step.", json_schema_extra={"volatile": True})
     cpu_seconds: float = Field(

@@ -77,6 +77,16 @@ def volatile_columns(record: type[Record]) -> frozenset[str]:
     )
 
 
+@functools.cache
+def later_columns(record: type[Record]) -> frozenset[str]:
+    """Columns that tables written before do not have (`records.watched`)."""
+    return frozenset(
+        name
+        for name, field in record.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+    )
+
+
 def check_rows(rows: Sequence[Mapping[str, Any] | BaseModel], record: type[Record], *, where: str) -> list[Row]:
     """Rows as plain dicts in the record's exact types, defaults filled in.
 

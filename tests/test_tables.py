@@ -152,8 +152,11 @@ def test_a_flipped_bit_of_a_page_is_noticed() -> None:
         tables.open_parquet(io.BytesIO(data[: len(data) // 2]), where="here")
 
 
-def test_seconds_are_volatile() -> None:
-    assert tables.volatile_columns(records.TrainingStep) == {"seconds", "cpu_seconds"}
+def test_seconds_are_volatile_and_so_is_what_only_watches() -> None:
+    later = tables.later_columns(records.TrainingStep)
+    assert tables.volatile_columns(records.TrainingStep) == {"seconds", "cpu_seconds", *later}
+    assert "rollout_gap" in later
+    assert not tables.later_columns(records.Sample)
     assert tables.volatile_columns(records.Sample) == frozenset()
 
 

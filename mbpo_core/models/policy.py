@@ -81,6 +81,10 @@ class Policy:
             )
         return Prompt(token_ids, inputs)
 
+    def unfilled(self, question: str, images: int) -> list[int]:
+        """Token ids of a prompt whose images have one placeholder each: for engines that fill them themselves."""
+        return self.family.tokenize(self.family.render(_as_messages(question, images), add_generation_prompt=True), ())
+
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of an answer as the chat template would continue the prompt, closed by EOS.
 

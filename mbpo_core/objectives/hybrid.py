@@ -38,6 +38,7 @@ def hybrid_loss(
     shaped: bool = False,
     max_drop: float = 0.0,
     surrogate: Surrogate = "token",
+    correction: Tensor | None = None,
 ) -> HybridLoss:
     """Minus the hybrid objective, summed over the rows given.
 
@@ -47,6 +48,8 @@ def hybrid_loss(
         sequence   the same with s_i = exp(mean_t log rho) for rho                      (GSPO)
         soft       f = 4 / tau sigmoid( tau (rho - 1) ) A_i                             (SAPO)
         cispo      f = stopgrad( min(rho, 1 + clip_high) ) A_i log pi                   (CISPO)
+
+    A `correction` w_t multiplies f, not the KL term.
 
     u_i carries group weight and normalisation (`completion_weights`), so that the losses of all rows of a step
     add up to -J of recipe 1.6, equation (4). An offline pair is a group of two, an online group one of G;
@@ -71,6 +74,7 @@ def hybrid_loss(
             back). On policy the surrogate never saturates, so without it rejected tokens are driven to nothing
             and k3 = exp(drop) - drop - 1 explodes. 0 sets no bound.
         surrogate: which f.
+        correction: (B, T) float, w_t of `truncated_weights`; None where the sampler's distribution is the policy's.
 
     Returns:
         The loss (a sum, not a mean), k3 and the clipped tokens.
@@ -100,6 +104,8 @@ def hybrid_loss(
         positive = (advantages > 0)[:, None]
         earned = torch.where(positive, shaped_probability(policy) * advantages[:, None], earned)
         clipped = clipped & ~positive
+    if correction is not None:
+        earned = earned * torch.where(completion_mask, correction, torch.zeros_like(correction))
     divergence = k3(policy, reference.detach())
     objective = torch.where(completion_mask, earned - beta * divergence, torch.zeros_like(policy))
     loss = -(objective.sum(dim=1) * weights).sum()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mbpo_core.config import RolloutsConfig
 from mbpo_core.errors import DataError, UnusableImage, VerifierError
-from mbpo_core.generation.generate import Generated, generate
 from mbpo_core.models.groups import Prompt
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
 from mbpo_core.records import Dropped, Message, Part, RolloutGroup, Sample
+from mbpo_core.rollouts.engines.base import Answers, Engine, PolicyEngine
 from mbpo_core.rollouts.rewarding import reward
 from mbpo_core.seeds import derive_seed
 from mbpo_core.verifiers.registry import find, require_answer, rules_of
@@ -22,11 +22,16 @@ STAGE = "rollouts"
 
 @dataclass(frozen=True)
 class Opened:
-    """A batch made ready for the model, in input order: samples with their prompts, and those that cannot be asked."""
+    """A batch made ready for the model, in input order: samples with their prompts, and those that cannot be asked.
+
+    Attributes:
+        places: of all of them in the batch, by sample_id.
+    """
 
     samples: list[Sample]
     prompts: list[Prompt]
     dropped: list[Dropped]
+    places: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,10 @@ class Collector:
     """Samples from one policy in one round.
 
     Attributes:
+        policy: renders the prompts.
         policy_digest: names the policy in every group, because log-probs belong to it alone.
         seed: the run's; each prompt's own seed derives from it, the round and the sample's id.
+        engine: samples the completions; the policy itself where there is none.
     """
 
     policy: Policy
@@ -43,6 +50,7 @@ class Collector:
     config: RolloutsConfig
     seed: int
     round_index: int
+    engine: Engine | None = None
 
     def open_batch(self, samples: Sequence[Sample]) -> Opened:
         """Decode pictures and render prompts; runs no model, and may run in another thread.
@@ -50,7 +58,7 @@ class Collector:
         Raises:
             DataError: a question holds the model's image tokens.
         """
-        opened = Opened([], [], [])
+        opened = Opened([], [], [], {sample.sample_id: place for place, sample in enumerate(samples)})
         for sample in samples:
             prompt = self._prompt(sample)
             if isinstance(prompt, Dropped):
@@ -66,15 +74,9 @@ class Collector:
         Sampling takes the whole distribution at the configured temperature (no nucleus), so that the recorded
         log-probs are exactly those of the sampling distribution: the ratio's denominator in training.
         """
-        answers = generate(
-            self.policy,
-            opened.prompts,
-            completions=self.config.group_size,
-            temperature=self.config.temperature,
-            top_p=1.0,
-            max_new_tokens=self.config.max_new_tokens,
-            seeds=[derive_seed(self.seed, STAGE, self.round_index, sample.sample_id) for sample in opened.samples],
-        )
+        engine = self.engine or PolicyEngine(self.policy, self.config)
+        seeds = [derive_seed(self.seed, STAGE, self.round_index, sample.sample_id) for sample in opened.samples]
+        answers = engine.answer(opened.samples, opened.prompts, seeds)
         return [self._group(sample, group) for sample, group in zip(opened.samples, answers, strict=True)]
 
     def _prompt(self, sample: Sample) -> Prompt | Dropped:
@@ -93,8 +95,8 @@ class Collector:
             return _drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {limit}")
         return prompt
 
-    def _group(self, sample: Sample, generated: Sequence[Generated]) -> RolloutGroup:
-        completions = [reward(one, sample, self.config) for one in generated]
+    def _group(self, sample: Sample, answers: Answers) -> RolloutGroup:
+        completions = [reward(one, sample, self.config) for one in answers.completions]
         images = [Part(type="image")] * len(sample.images)
         return RolloutGroup(
             sample_id=sample.sample_id,
@@ -111,6 +113,7 @@ class Collector:
             zero_variance=len({completion.reward for completion in completions}) == 1,
             completions=completions,
             meta=sample.meta,
+            engine_gap=answers.gap,
         )
 
 

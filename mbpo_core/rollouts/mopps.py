@@ -29,8 +29,9 @@ def pick(
     pool: int,
     round_index: int,
     seed: int,
+    spare: int = 0,
 ) -> list[int]:
-    """Positions of a round's prompts in `sample_ids`.
+    """Positions of a round's prompts in `sample_ids`, and behind them of those that may stand in.
 
         candidates: pool * prompts of the ids, without replacement
         g_i ~ Beta(alpha_i, beta_i) of each;    picked: the `prompts` with the smallest (g_i - 1/2)^2
@@ -45,10 +46,11 @@ def pick(
         pool: candidates a prompt, >= 1; 1 picks by the round's order alone.
         round_index: r, from 0.
         seed: the run's.
+        spare: stand-ins, the next nearest of the candidates; there may be fewer.
 
     Returns:
-        min(prompts, N) positions, the nearest to a half first. Every random number belongs to round and id: neither
-        the table's order nor the other candidates matter.
+        min(prompts, N) positions and up to `spare` more, the nearest to a half first. Every random number belongs to
+        round and id: neither the table's order nor the other candidates matter.
 
     Source: MoPPS arXiv:2507.04632; recipe 4.5.
     """
@@ -61,7 +63,7 @@ def pick(
         random = Random(derive_seed(seed, "rollouts", "mopps", round_index, sample_id))
         drawn = random.betavariate(*posterior.get(sample_id, PRIOR))
         distances.append(((drawn - 0.5) ** 2, sample_id, position))
-    return [position for _, _, position in sorted(distances)[:prompts]]
+    return [position for _, _, position in sorted(distances)[: prompts + spare]]
 
 
 def learn(posterior: Posterior, groups: Iterable[Mapping[str, Any]], decay: float) -> dict[str, tuple[float, float]]:

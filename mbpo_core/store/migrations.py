@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from mbpo_core import tables
 from mbpo_core.errors import SchemaError
@@ -37,12 +38,17 @@ def table_info(record: type[Record]) -> TableInfo:
 def migrations_for(written: TableInfo, record: type[Record], *, where: str) -> list[Migration]:
     """What to apply to each row, in order; empty when the schema is today's.
 
+    Columns that came later and only watch are null in tables without them.
+
     Raises:
         SchemaError: there is no way from the written schema to today's; names the columns that differ.
     """
     today = table_info(record)
-    if written == today:
-        return []
+    lacking = tables.later_columns(record) - written.columns.keys()
+    fill: list[Migration] = [partial(_filled, names=sorted(lacking))] if lacking else []
+    there = {name: kind for name, kind in today.columns.items() if name not in lacking}
+    if written == today.model_copy(update={"columns": there}):
+        return fill
     steps = [_MIGRATIONS.get((written.record, version)) for version in range(written.version, today.version)]
     known = [step for step in steps if step is not None]
     if len(known) < len(steps) or not steps:
@@ -52,7 +58,11 @@ def migrations_for(written: TableInfo, record: type[Record], *, where: str) -> l
             expected=f"{today.record} version {today.version}",
             remedy="Run the stage again, or register a migration (mbpo_core/store/migrations.py).",
         )
-    return known
+    return [*known, *fill]
+
+
+def _filled(row: Row, names: list[str]) -> Row:
+    return dict.fromkeys(names) | row
 
 
 def _difference(written: TableInfo, today: TableInfo) -> str:

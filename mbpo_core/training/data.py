@@ -123,6 +123,14 @@ class GroupSet:
             for one in several
         }
 
+    def set_start(self, index: int, logprobs: Iterable[float]) -> None:
+        """Keep the log-probs of a rollout group's tokens under the policy as the round began."""
+        self._groups[index].start = array("f", logprobs)
+
+    def start(self, index: int) -> list[list[float]]:
+        """What `set_start` kept, a list for each completion; empty where nothing was scored."""
+        return self._groups[index].start_rows()
+
     def add_pairs(self, table: Table) -> range:
         """Each offline pair as a group of the sides that the loss looks at, chosen first.
 
@@ -190,6 +198,7 @@ class _Packed:
     references: dict[bool, array[float]]  # by whether it is the second
     temperature: float = 1.0
     rollout: array[float] | None = None
+    start: array[float] | None = None
     slip: array[int] | None = None
     positions: int | None = None
 
@@ -200,6 +209,9 @@ class _Packed:
             return self.slip.tolist()
         whole: list[list[int]] = self._cut(self.tokens)
         return whole[0 if side == "chosen" else 1]
+
+    def start_rows(self) -> list[list[float]]:
+        return [] if self.start is None else self._cut(self.start)
 
     def lengths_of(self, side: Side) -> tuple[int, ...]:
         if side == "sampled":

@@ -29,7 +29,7 @@ from mbpo_core.training.job import Job, JobRows
 from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import interpolate, publish_policy
-from mbpo_core.training.reference import add_reference_logprobs, read_slips
+from mbpo_core.training.reference import add_reference_logprobs, add_start_logprobs, read_slips
 from mbpo_core.training.rows import missing_parts
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.steps import Steps
@@ -57,6 +57,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
     reference = _reference(policy, job)
     groups, batches, left_out = _plan(policy, reference, job, rows, world)
     _score_references(reference, groups, batches, job, world)
+    _score_start(policy, groups, batches, job, world)
     live = _apart(policy, reference, job) if job.config.objective in DIVERGENCES else None
     engine = TrainingEngine(policy, job.config, world, live)
     try:
@@ -154,6 +155,13 @@ def _score_references(reference: Policy | None, groups: GroupSet, batches: list[
     if pairs and job.second_reference:
         second = load_policy(Path(job.second_reference), job.policy_config)
         add_reference_logprobs(groups, pairs, Scorer(second), world, second=True)
+
+
+def _score_start(policy: Policy, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
+    """Rollouts under the policy that the round starts from, where the engine that sampled them is corrected for."""
+    online = sorted({index for batch in batches for index in batch.online})
+    if online and job.config.rollout_correction:
+        add_start_logprobs(groups, online, Scorer(policy), world)
 
 
 def _start(engine: TrainingEngine, job: Job, fingerprint: str) -> TrainState:

@@ -15,6 +15,7 @@ from mbpo_core.objectives.perception import perception_kl
 from mbpo_core.objectives.ratios import offline_old_logprobs
 from mbpo_core.objectives.sft import sft_loss
 from mbpo_core.objectives.table import DIVERGENCES, PAIR_LOSSES, added_terms
+from mbpo_core.objectives.truncation import truncated_weights
 from mbpo_core.training.micro import MicroBatch
 from mbpo_core.training.scorer import Scored
 from mbpo_core.training.statistics import Statistics
@@ -38,8 +39,13 @@ FIGURES = (
     "pairs",
     "tokens_online",
     "gap_online",
+    "weight_online",
+    "capped_online",
 )
 """Names of the sums that `micro_loss` returns; each adds up over micro-batches and processes."""
+
+PEAKS = ("gap_peak",)
+"""Names of the largest values that it returns; of several the largest counts."""
 
 
 def micro_loss(
@@ -61,7 +67,7 @@ def micro_loss(
 
     Returns:
         The share (shares of all micro-batches and processes add up to the step's loss) and one number for
-        each of `FIGURES`.
+        each of `FIGURES` and `PEAKS`.
     """
     logprobs = batch.by_pass([one.logprobs for one in scored])
     first, clipped = scored[0].logprobs, torch.zeros_like(batch.mask)
@@ -78,6 +84,11 @@ def micro_loss(
         loss = loss + _pair_losses(batch, logprobs, scored, config, statistics or Statistics())
     with torch.no_grad():
         return loss, _figures(batch, first.detach(), logprobs, loss.detach(), clipped, config)
+
+
+def added(total: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    """The figures of two micro-batches together."""
+    return {name: max(value, more[name]) if name in PEAKS else value + more[name] for name, value in total.items()}
 
 
 def _pair_losses(
@@ -112,7 +123,7 @@ def _pair_losses(
 
 
 def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, recorded: Tensor | None) -> HybridLoss:
-    old, reference = batch.rollout, _reference(batch, policy_logprobs)
+    old, reference = batch.rollout if batch.start is None else batch.start, _reference(batch, policy_logprobs)
     if old is None:
         old = offline_old_logprobs(config.offline_ratio, policy_logprobs, reference, recorded)
     return hybrid_loss(
@@ -128,7 +139,14 @@ def _hybrid(batch: MicroBatch, policy_logprobs: Tensor, config: TrainingConfig, 
         max_drop=config.max_drop,
         shaped=batch.source == "offline" and config.offline_ratio == "shaped",
         surrogate=config.surrogate,
+        correction=_correction(batch, config),
     )
+
+
+def _correction(batch: MicroBatch, config: TrainingConfig) -> Tensor | None:
+    if batch.start is None or batch.rollout is None:
+        return None
+    return truncated_weights(batch.start, batch.rollout, cap=config.rollout_correction)
 
 
 def _perception(batch: MicroBatch, seeing: Tensor, masked: Tensor, cap: float) -> Tensor:
@@ -146,7 +164,7 @@ def _figures(
 ) -> dict[str, float]:
     counted = batch.counted
     rows = counted.any(dim=1)
-    figures = dict.fromkeys(FIGURES, 0.0)
+    figures = dict.fromkeys((*FIGURES, *PEAKS), 0.0)
     figures[f"loss_{batch.source}"] = float(loss)
     reference = _reference(batch, policy)
     figures["kl"] = float(_kept(k3(policy, reference), counted).sum(dtype=torch.float64))
@@ -157,8 +175,12 @@ def _figures(
     figures["advantage"] = float(batch.advantages.abs()[rows].sum(dtype=torch.float64))
     figures["completions"] = float(rows.sum())
     if batch.rollout is not None:
+        gaps = _kept(((policy if batch.start is None else batch.start) - batch.rollout).abs(), counted)
         figures["tokens_online"] = figures["tokens"]
-        figures["gap_online"] = float(_kept((policy - batch.rollout).abs(), counted).sum(dtype=torch.float64))
+        figures["gap_online"], figures["gap_peak"] = float(gaps.sum(dtype=torch.float64)), float(gaps.max())
+        if (weights := _correction(batch, config)) is not None:
+            figures["weight_online"] = float(_kept(weights, counted).sum(dtype=torch.float64))
+            figures["capped_online"] = float(((weights >= config.rollout_correction) & counted).sum())
     else:
         figures |= _pair_figures(batch, logprobs, config)
     return figures

@@ -36,21 +36,26 @@ def step_row(
     grad_norm: float,
     seconds: float,
     cpu_seconds: float,
+    correction: bool = False,
 ) -> TrainingStep:
     """The figures of one update as means; offline_loss and online_loss are shares that add up to loss.
 
     Args:
-        figures: `losses.FIGURES` summed over micro-batches and processes.
+        figures: `losses.FIGURES` summed over micro-batches and processes, and the largest of `losses.PEAKS`.
         batch: the groups that were drawn.
         groups: the round's groups.
         step, round_index, learning_rate, grad_norm, seconds, cpu_seconds: written as they are.
+        correction: importance weights were applied.
     """
-    pairs, tokens = figures["pairs"], max(figures["tokens"], 1.0)
+    pairs, tokens, sampled = figures["pairs"], max(figures["tokens"], 1.0), figures["tokens_online"]
 
     entry = groups.entry("offline") if pairs else None
 
     def of_pairs(name: str, one: Pass) -> float | None:
         return figures[name] / pairs if entry is not None and one in entry.passes else None
+
+    def of_rollouts(name: str) -> float | None:
+        return figures[name] / sampled if sampled else None
 
     def reward(name: str, one: Pass) -> float | None:
         """Of what the reference has scored too; P2-DPO's wrong images are the policy's alone."""
@@ -82,6 +87,10 @@ def step_row(
         rejected_reward=reward("rejected_reward", REJECTED),
         wrong_image_reward=reward("wrong_image_reward", WRONG),
         positions=round(figures["positions"]),
+        rollout_gap=of_rollouts("gap_online"),
+        rollout_gap_max=figures["gap_peak"] if sampled else None,
+        importance_weight=of_rollouts("weight_online") if correction else None,
+        importance_capped=of_rollouts("capped_online") if correction else None,
         stopped=False,
         seconds=seconds,
         cpu_seconds=cpu_seconds,

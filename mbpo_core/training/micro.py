@@ -39,7 +39,8 @@ class MicroBatch:
         second: likewise, of the second reference.
         first_reference: (B, T) nats, of the first look's completions.
         segments: (P, T) by side, CHiP's token weights.
-        rollout: (B, T) nats, online only.
+        rollout: (B, T) nats, online only: recorded when the tokens were sampled.
+        start: (B, T) nats, online only: under the policy as the round began; None where nothing is corrected by it.
         positions: token positions run forward and backward.
     """
 
@@ -57,6 +58,7 @@ class MicroBatch:
     first_reference: Tensor | None = None
     segments: Mapping[Side, Tensor] = field(default_factory=dict)
     rollout: Tensor | None = None
+    start: Tensor | None = None
     positions: int = 0
 
     @property
@@ -108,6 +110,7 @@ def collate(
     references = [groups.reference(index) for index in indices]
     second = [groups.reference(index, second=True) for index in indices]
     rollouts = [row for index in indices for row in groups.bare(index).rollout_logprobs or []]
+    starts = [row for index in indices for row in groups.start(index)]
     reference = _by_pass(references)
     offline = source == "offline"
     return MicroBatch(
@@ -127,6 +130,7 @@ def collate(
         first_reference=None if reference is None else _interleaved(references, looks[0].passes),
         segments=_segments(groups, indices, config) if config.objective == "chip" and offline else {},
         rollout=None if offline else _padded(rollouts),
+        start=_padded(starts) if starts else None,
         positions=sum(
             count
             for look in looks

@@ -53,20 +53,34 @@ def add_reference_logprobs(
         world: the processes that share the work.
         second: whether it is the second reference, which sees pairs only.
     """
+    for index, values in _scored(groups, indices, reference, world):
+        groups.set_reference(index, values.tolist(), second=second)
+
+
+def add_start_logprobs(groups: GroupSet, indices: Sequence[int], policy: Scorer, world: World) -> None:
+    """Score rollout groups under the policy before its first update, and keep the result beside them.
+
+    A round that is gone on with scores them again under the same weights: those it starts from, not those it reached.
+    """
+    for index, values in _scored(groups, indices, policy, world):
+        groups.set_start(index, values.tolist())
+
+
+def _scored(groups: GroupSet, indices: Sequence[int], scorer: Scorer, world: World) -> Iterator[tuple[int, Tensor]]:
+    """All log-probs of each group, completion after completion."""
     order = sorted(indices, key=groups.kind)
     shared = Shared(order, [_tokens(groups, index) for index in order], world)
     with ahead(_batches(groups, shared.mine), lambda part: _looks(groups, part)) as loaded:
         for part, looks in zip(_batches(groups, shared.mine), loaded, strict=True):
             with torch.no_grad():
-                scored = reference(looks, looks[0].groups[0].temperature)
+                scored = scorer(looks, looks[0].groups[0].temperature)
             rows = [iter(one.logprobs.cpu()) for one in scored]
             for place, index in enumerate(part):
                 shared.put(
                     index,
                     torch.cat([_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]),
                 )
-    for index, values in shared.all():
-        groups.set_reference(index, values.tolist(), second=second)
+    yield from shared.all()
 
 
 class Shared:

@@ -14,7 +14,7 @@ from mbpo_core.training.checkpoint import TrainState, latest_checkpoint, restore
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job
-from mbpo_core.training.losses import FIGURES, micro_loss
+from mbpo_core.training.losses import FIGURES, PEAKS, added, micro_loss
 from mbpo_core.training.metrics import Clock, refuse_infinite, step_row
 from mbpo_core.training.micro import MicroBatch, collate
 from mbpo_core.training.monitoring import Watch
@@ -88,13 +88,13 @@ class Steps:
         for inner in range(self._config.inner_steps):
             clock = Clock()
             statistics = Statistics(reward_shift(self.state.rows), *self._gains)
-            figures = dict.fromkeys(FIGURES, 0.0)
+            figures = dict.fromkeys((*FIGURES, *PEAKS), 0.0)
             fresh = ((micro.to(self._engine.world.device), None) for micro in islice(micros, len(self._cut(batch))))
             for micro, recorded in kept if inner else fresh:
                 scored = self._engine.score(micro.looks, micro.temperature)
                 loss, sums = micro_loss(micro, scored, self._config, recorded, statistics)
                 self._engine.backward(loss)
-                figures = {name: value + sums[name] for name, value in figures.items()}
+                figures = added(figures, sums)
                 if not inner and self._config.inner_steps > 1:
                     kept.append((micro, scored[0].logprobs.detach()))
             yield self._update(batch, figures, clock)
@@ -103,7 +103,8 @@ class Steps:
         """Sum the figures over all processes, update the weights, make the row."""
         state, world = self.state, self._engine.world
         where = f"training round {self._job.round_index}, step {state.next_step}"
-        total = world.sum_figures(figures)
+        total = world.sum_figures({name: figures[name] for name in FIGURES})
+        total |= world.largest_figures({name: figures[name] for name in PEAKS})
         refuse_infinite(total, where)
         if not state.rows and total["tokens_online"]:
             state.rollout_gap = total["gap_online"] / total["tokens_online"]
@@ -124,6 +125,7 @@ class Steps:
             grad_norm=norm,
             seconds=seconds,
             cpu_seconds=world.sum_figures({"cpu": cpu_seconds})["cpu"],
+            correction=self._config.rollout_correction > 0,
         )
 
     def _shares(self, batches: Sequence[Batch]) -> Iterator[tuple[Part, Weights]]:

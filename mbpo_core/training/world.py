@@ -39,6 +39,14 @@ class World:
         total = self.sum(torch.tensor([figures[name] for name in names], dtype=torch.float64))
         return dict(zip(names, total.tolist(), strict=True))
 
+    def largest_figures(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The largest of each over all processes; every process must give the same names."""
+        names = sorted(figures)
+        values = torch.tensor([figures[name] for name in names], dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return dict(zip(names, values.tolist(), strict=True))
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:

@@ -20,8 +20,8 @@ from mbpo_core.models.resolve import resolve_model
 from mbpo_core.models.scoring import group_logprobs
 from mbpo_core.progress import NullProgress
 from mbpo_core.records import CLOSED_KINDS, Image, RolloutGroup, Sample
-from mbpo_core.rollouts import stage
 from mbpo_core.rollouts.collecting import Collector, Opened
+from mbpo_core.rollouts.engines import opening
 from mbpo_core.rollouts.rewarding import reward
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.stages import STAGES
@@ -214,7 +214,7 @@ def test_nothing_to_ask_is_said_before_a_model_is_loaded(
 ) -> None:
     store = Store(tmp_path)
     rows = [s for s in samples if s.split == "offline" or s.kind == "open"]
-    monkeypatch.setattr(stage, "load_policy", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(opening, "load_policy", lambda *arguments: pytest.fail("a model was loaded"))
     with pytest.raises(
         DataError, match=r"no question to ask online.*yes_no, multiple_choice.*Raise samples.online_share"
     ):

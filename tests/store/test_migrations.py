@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mbpo_core.errors import SchemaError
-from mbpo_core.records import Image, Kind, Record, Sample, Split
+from mbpo_core.records import Image, Kind, Record, Sample, Split, watched
 from mbpo_core.stage import StageSpec
 from mbpo_core.store import Store, migration, migrations
 from tests.execution.conftest import make
@@ -81,3 +81,20 @@ def test_today_s_schema_needs_no_migration(tmp_path: Path, registry: dict[Any, A
 
     store = Store(tmp_path, stages=STAGES)
     assert Sample.model_validate(store.reader(make(store, DRAWING)).slice(0, 1)[0]).sample_id == "s000"
+
+
+class SampleWatched(Sample):
+    """A sample with a column that came later and only watches."""
+
+    blur: float | None = watched("How sharp the picture is.")
+
+
+def test_a_column_that_only_watches_changes_no_identity_and_is_null_in_older_rows(tmp_path: Path) -> None:
+    SampleWatched.__name__ = "Sample"
+    later = StageSpec(**{**vars(DRAWING), "record": SampleWatched})
+    old = make(Store(tmp_path / "old", stages=STAGES), DRAWING)
+    reader = Store(tmp_path / "old", stages={"drawing": later}).reader(old)
+    assert reader.slice(4, 5, columns=["sample_id", "blur"]) == [{"sample_id": "s004", "blur": None}]
+    assert [SampleWatched.model_validate(row).blur for row in reader.rows()] == [None] * 10
+    new = make(Store(tmp_path / "new", stages={"drawing": later}), later)
+    assert (new.digest, new.content) == (old.digest, old.content)

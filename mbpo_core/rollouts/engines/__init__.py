@@ -1,0 +1,1 @@
+"""Engines: what samples the completions of a round, behind one interface."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Part = Literal["vision", "projector", "language"]
 
 FAMILIES: dict[str, str] = {
+    "gemma3": "mbpo_core.models.gemma3:Gemma3Family",
     "idefics3": "mbpo_core.models.idefics3:Idefics3Family",
+    "internvl": "mbpo_core.models.internvl:InternVLFamily",
     "llava": "mbpo_core.models.llava:LlavaFamily",
     "llava_next": "mbpo_core.models.llava_next:LlavaNextFamily",
     "llava_onevision": "mbpo_core.models.llava_onevision:LlavaOnevisionFamily",

@@ -27,7 +27,9 @@ from tests.models.tiny import TINY
 
 QUESTION = "What color is the banana?"
 PROJECTORS = {
+    "gemma3": ["multi_modal_projector"],
     "idefics3": ["connector"],
+    "internvl": ["multi_modal_projector"],
     "llava": ["multi_modal_projector"],
     "llava_next": ["multi_modal_projector", "image_newline"],
     "llava_onevision": ["multi_modal_projector", "image_newline"],

@@ -68,7 +68,12 @@ class Policy:
         self._refuse_special_tokens(messages)
         slots = sum(part["type"] == "image" for message in messages for part in message["content"])
         if slots != len(images):
-            raise DataError(f"the conversation has {slots} image parts but {len(images)} images came with it")
+            raise DataError(
+                f"the conversation has {slots} image parts but {len(images)} images came with it",
+                where=self.where,
+                expected="as many image parts as images",
+                remedy="Add or remove image parts, or the row's images.",
+            )
         inputs = tuple(self.images.read(image, self.family.read) for image in images)
         text = self.family.render(messages, add_generation_prompt=True)
         token_ids = self.family.tokenize(text, inputs)

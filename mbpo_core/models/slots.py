@@ -1,4 +1,4 @@
-"""Families whose processor writes more into the text than an image's positions: what frames it, where its tiles stand."""
+"""Families whose processor writes more into the text than an image's positions: a frame, or where tiles stand."""
 
 from __future__ import annotations
 

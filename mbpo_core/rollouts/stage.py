@@ -9,6 +9,7 @@ from itertools import islice
 from mbpo_core.config import RolloutsConfig
 from mbpo_core.errors import DataError
 from mbpo_core.models.policy import load_policy
+from mbpo_core.models.sight import check_sight
 from mbpo_core.prefetch import ahead
 from mbpo_core.records import CLOSED_KINDS, Dropped, RolloutGroup, Sample
 from mbpo_core.rollouts import mopps
@@ -46,6 +47,7 @@ def _collect(context: StageContext, config: RolloutsConfig, posterior: mopps.Pos
         return
     reference = context.policies["policy"]
     policy = load_policy(context.open_policy(reference), context.policy_config)
+    check_sight(policy)
     collector = Collector(policy, reference.digest, config, context.seed, context.round_index)
     with ahead(_batches(samples, drawn, parts, config.batch_size), collector.open_batch) as batches:
         for part in parts:

@@ -57,5 +57,6 @@ def check_family(model_type: str, *, where: str) -> None:
             f"model_type {model_type!r} has no adapter",
             where=where,
             expected=f"one of {', '.join(sorted(FAMILIES))}",
-            remedy="Choose a model of a supported family, or add an adapter to mbpo_core/models/families.py.",
+            remedy="Choose a model of a supported family, in transformers' own format (hub names that end in -hf), or "
+            "add an adapter to mbpo_core/models/families.py; docs/models.md says what each does.",
         )

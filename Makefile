@@ -17,7 +17,7 @@ export DO_NOT_TRACK = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo results results-smoke smoke test test-service server server-down bench bench-setup golden easy-vqa check format docs clean
+.PHONY: help setup demo results results-smoke smoke test test-all test-service server server-down bench bench-setup golden easy-vqa check format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +39,12 @@ smoke: $(STAMP) ## Run every stage on a handful of rows and check what they wrot
 	@$(BIN)/mbpo smoke $(ARGS)
 
 # One thread a test process: two torch threads on a busy two-core machine are slower than one.
-test: export OMP_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+test-all: $(STAMP) ## Run the tests on every model family and setting, marked slow, too (half an hour).
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "slow or not slow" $(ARGS)
 
 # Prefect server, worker, browser, PostgreSQL, S3 and ssh on this machine's loopback; installs what is missing.
 test-service: export OMP_NUM_THREADS = 1

@@ -131,7 +131,7 @@ EVALUATION = StageSpec(
     record=records.Prediction,
     inputs=("samples",),
     modules=("mbpo_core.evaluation", "mbpo_core.objectives", "mbpo_core.verifiers", "mbpo_core.demo", *_MODEL),
-    reasons={"unreadable_image": "bad", "unverifiable": "bad"},
+    reasons={"unreadable_image": "bad", "prompt_too_long": "bad", "unverifiable": "bad"},
     uses_policy=True,
     shared=True,
 )

@@ -59,6 +59,19 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixt
     return TINY[request.param](tmp_path_factory.mktemp(request.param))
 
 
+EAGER = ("gemma3", "llava", "qwen3_vl")
+"""Families whose eager attention is tried in every run of the tests: masks of their own, none, and three axes."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave eager attention of the other families to `make test-all`."""
+    for item in items:
+        chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if chosen.get("family_policy") == "eager" and chosen["family_folder"] not in EAGER:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=["sdpa", "eager"])
 def family_policy(family_folder: Path, request: pytest.FixtureRequest) -> Policy:
     """A fresh random policy of every family under every attention implementation."""

@@ -47,7 +47,7 @@ def open_questions(
     """
     opened = Opened([], [], [], [])
     for sample in samples:
-        prepared = _prepare(policy, sample)
+        prepared = _prepare(policy, sample, config.max_new_tokens)
         if isinstance(prepared, Dropped):
             opened.dropped.append(prepared)
         else:
@@ -85,7 +85,7 @@ def answer_questions(
     ]
 
 
-def _prepare(policy: Policy, sample: Row) -> Prompt | Dropped:
+def _prepare(policy: Policy, sample: Row, max_new_tokens: int) -> Prompt | Dropped:
     """The prompt, or why the question cannot be asked.
 
     Raises:
@@ -100,20 +100,25 @@ def _prepare(policy: Policy, sample: Row) -> Prompt | Dropped:
     except VerifierError as error:
         return _drop(sample, "unverifiable", error)
     try:
-        return policy.prepare(sample["question"], [open_image(image) for image in sample["images"]])
+        prompt = policy.prepare(sample["question"], [open_image(image) for image in sample["images"]])
     except UnusableImage as error:
         return _drop(sample, "unreadable_image", error)
     except DataError as error:
-        raise DataError(error.what, where=f"sample {sample['sample_id']}", remedy=error.remedy) from error
+        where = f"sample {sample['sample_id']}"
+        raise DataError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
+    needed, limit = len(prompt.token_ids) + max_new_tokens, policy.max_positions
+    if needed > limit:
+        return _drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {limit}")
+    return prompt
 
 
-def _drop(sample: Row, reason: str, error: Exception) -> Dropped:
+def _drop(sample: Row, reason: str, why: object) -> Dropped:
     plain = {key: value for key, value in sample.items() if key != "images"}
     return Dropped(
         sample_id=sample["sample_id"],
         stage="evaluation",
         reason=reason,
-        detail=str(error),
+        detail=str(why),
         row=json.dumps(plain, default=str),
     )
 

@@ -62,4 +62,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 def new_cache(policy: Policy) -> Any:
     """An empty cache for a policy; models with windows or state of their own get what transformers makes for them."""
     config = policy.family.language_model(policy.model).config
-    return DynamicCache(config=config) if obstacle_to_packing(config) else Cache(layer_class_to_replicate=GrowingLayer)
+    if obstacle_to_packing(config) and not policy.family.own_masks:
+        return DynamicCache(config=config)
+    return Cache(layer_class_to_replicate=GrowingLayer)

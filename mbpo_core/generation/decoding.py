@@ -42,7 +42,7 @@ class Decoding:
     _row: Tensor  # (n,) row of each unfinished completion
     _follow: Tensor  # (R,) position id of each row's first new token
     _owner: Tensor  # (R, keys) slot that a key belongs to, or one of the names above
-    _axes: int  # position axes
+    _positions: Tensor  # (A, R, keys) position ids of the keys
     _step: int = 0
 
     def keep(self, going: Tensor) -> None:
@@ -52,6 +52,7 @@ class Decoding:
         if len(kept) < len(self._follow):
             self._cache.batch_select_indices(kept.to(self.policy.device))
             self._follow, self._owner = self._follow[kept], self._owner[kept]
+            self._positions = self._positions[:, kept]
             self._row = torch.searchsorted(kept, self._row)
 
     def advance(self, tokens: Tensor) -> None:
@@ -64,14 +65,16 @@ class Decoding:
         owner = torch.full(shape, _FILLER)
         owner[self._row, place] = self.alive % self._slots
         self._owner = torch.cat([self._owner, owner], dim=1)
-        positions = (self._follow + self._step)[:, None].expand(shape)
-        device, axes = self.policy.device, self._axes
+        positions = (self._follow + self._step)[:, None].expand(len(self._positions), *shape)
+        self._positions = torch.cat([self._positions, positions], dim=2)
+        device = self.policy.device
         states = self.policy.family.hidden(
             self.policy.model,
             None,
             input_ids=ids.to(device),
             attention_mask=self._mask(owner),
-            position_ids=positions.expand(axes, *shape).to(device),
+            position_ids=positions.to(device),
+            key_positions=self._positions.to(device),
             cache=self._cache,
         )
         self._step += 1
@@ -136,7 +139,7 @@ def prefill(
         _row=alive // (completions // copies),
         _follow=torch.tensor([prompt.follow for prompt in seen]).repeat_interleave(copies),
         _owner=owner.repeat_interleave(copies, 0),
-        _axes=len(positions),
+        _positions=positions[:, :, :width].cpu().repeat_interleave(copies, 1),
     )
     return decoding, logprobs
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Part = Literal["vision", "projector", "language"]
 
 FAMILIES: dict[str, str] = {
+    "gemma3": "mbpo_core.models.gemma3:Gemma3Family",
     "idefics3": "mbpo_core.models.idefics3:Idefics3Family",
+    "internvl": "mbpo_core.models.internvl:InternVLFamily",
     "llava": "mbpo_core.models.llava:LlavaFamily",
     "llava_next": "mbpo_core.models.llava_next:LlavaNextFamily",
     "llava_onevision": "mbpo_core.models.llava_onevision:LlavaOnevisionFamily",
@@ -55,5 +57,6 @@ def check_family(model_type: str, *, where: str) -> None:
             f"model_type {model_type!r} has no adapter",
             where=where,
             expected=f"one of {', '.join(sorted(FAMILIES))}",
-            remedy="Choose a model of a supported family, or add an adapter to mbpo_core/models/families.py.",
+            remedy="Choose a model of a supported family, in transformers' own format (hub names that end in -hf), or "
+            "add an adapter to mbpo_core/models/families.py; docs/models.md says what each does.",
         )

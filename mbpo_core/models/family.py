@@ -24,6 +24,9 @@ class Family(ABC):
     """What differs between model families, and beside it what most have in common."""
 
     pixel_bounds = (0.0, 1.0)  # of the images that attacks work on
+    own_masks = False
+    """`hidden` makes the masks of windows and image blocks from position ids, so that they mean the same in packed
+    rows. Such a family attends under dense masks, never segment by segment."""
 
     def __init__(self, processor: Any, config: Any) -> None:
         self._processor = processor
@@ -33,11 +36,9 @@ class Family(ABC):
         self._std = torch.tensor(image_processor.image_std).view(3, 1, 1)
 
     @classmethod
+    @abstractmethod
     def load_processor(cls, folder: Any, **local: Any) -> Any:
-        """The family's processor, from local files."""
-        from transformers import AutoProcessor
-
-        return AutoProcessor.from_pretrained(folder, **local)
+        """The family's processor, from local files; images on Pillow, and nothing of its video part."""
 
     def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         """The chat template's text; image slots are still one placeholder each."""
@@ -57,7 +58,11 @@ class Family(ABC):
 
     @abstractmethod
     def image_token_ids(self) -> list[int]:
-        """Ids that stand for image or video positions; never sampled, never scored."""
+        """Ids that stand for image or video positions."""
+
+    def banned_token_ids(self) -> list[int]:
+        """Ids that are never sampled, never scored, and that no text may hold: image positions and image slots."""
+        return self.image_token_ids()
 
     @abstractmethod
     def read(self, image: Image) -> ImageInput:
@@ -116,6 +121,7 @@ class Family(ABC):
         input_ids: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
+        key_positions: Tensor | None = None,
         cache: Any = None,
         **more: Any,
     ) -> Tensor:
@@ -127,6 +133,7 @@ class Family(ABC):
             input_ids: (B, L) long.
             attention_mask: (B, L) bool over all keys, or (B, 1, L, keys) additive in the model's dtype.
             position_ids: (A, B, L) long.
+            key_positions: (A, B, keys) long, where a cache holds earlier ones; only `own_masks` looks at them.
             cache: keys and values so far; extended in place.
             more: passed on to the language model: segments of packed rows, what only this family knows.
 

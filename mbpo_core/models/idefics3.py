@@ -29,9 +29,10 @@ from mbpo_core.models.family import Family
 from mbpo_core.models.groups import ImageInput
 from mbpo_core.models.llava_next import LlavaNextFamily
 from mbpo_core.models.resize import lanczos
+from mbpo_core.models.slots import FramedImages
 
 
-class Idefics3Family(LlavaNextFamily):
+class Idefics3Family(FramedImages, LlavaNextFamily):
     """Adapter of `model_type` idefics3.
 
     The native image is the picture itself, because overview and tiles are both resized from it.
@@ -51,13 +52,12 @@ class Idefics3Family(LlavaNextFamily):
                 remedy="Give size of the processor's configuration a longest_edge, do_resize true, and resample 1.",
             )
 
-    def tokenize(self, text: str, images: Sequence[ImageInput]) -> list[int]:
-        """As the processor, which writes between the tiles where each of them stands."""
-        token = self._processor.image_token
-        before, *parts = text.split(token)
-        slots = [self._slot_text(image) for image in images[: len(parts)]]
-        filled = slots + [token] * (len(parts) - len(slots))
-        return super().tokenize(before + "".join(map("".join, zip(filled, parts, strict=True))), [])
+    def slot_text(self, image: ImageInput) -> str:
+        # Rows and columns are 0 for a picture of one tile.
+        assert image.grid is not None  # `_input` sets it
+        _, rows, columns = image.grid
+        text: str = self._processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
+        return text
 
     def encode(self, model: Any, images: Sequence[ImageInput]) -> list[Tensor]:
         # Not by get_image_features, which takes tiles of zeros, hence images of the mean colour, for padding.
@@ -108,10 +108,3 @@ class Idefics3Family(LlavaNextFamily):
             height = math.ceil(height / side) * side
             width = math.ceil(int(height * aspect_ratio) / side) * side
         return fitted, (height, width)
-
-    def _slot_text(self, image: ImageInput) -> str:
-        """What the processor writes for an image; rows and columns are 0 for a picture of one tile."""
-        assert image.grid is not None  # `_input` sets it
-        _, rows, columns = image.grid
-        text: str = self._processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
-        return text

@@ -73,8 +73,7 @@ def visible(policy: Policy, prompt: Prompt, blind: Blind | None) -> Visible:
     if blind not in ("mask", "drop"):
         positions = policy.family.positions(prompt)
         return Visible(prompt.token_ids, positions, int(positions.max()) + 1)
-    banned = set(policy.banned_token_ids)
-    kept = [place for place, token in enumerate(prompt.token_ids) if token not in banned]
+    kept = [place for place, token in enumerate(prompt.token_ids) if token not in policy.image_token_ids]
     token_ids = [prompt.token_ids[place] for place in kept]
     if blind == "drop":
         positions = policy.family.positions(Prompt(token_ids))

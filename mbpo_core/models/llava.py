@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer, LlavaProcessor
 
 from mbpo_core.models.families import Part
 from mbpo_core.models.family import Family
@@ -18,6 +19,20 @@ from mbpo_core.records import Blind
 
 class LlavaFamily(Family):
     """Adapter of `model_type` llava."""
+
+    processor_class: ClassVar[Any] = LlavaProcessor
+
+    @classmethod
+    def load_processor(cls, folder: Any, **local: Any) -> Any:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        described, _ = cls.processor_class.get_processor_dict(folder, **local)
+        described["chat_template"] = described.get("chat_template") or tokenizer.chat_template
+        return cls.processor_class.from_args_and_dict([cls.load_images(folder, **local), tokenizer], described)
+
+    @classmethod
+    def load_images(cls, folder: Any, **local: Any) -> Any:
+        """The image processor, on Pillow in every environment: torchvision would resize to other pixels."""
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
 
     def image_token_ids(self) -> list[int]:
         return [int(self._config.image_token_id)]

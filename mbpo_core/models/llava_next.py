@@ -18,7 +18,7 @@ from PIL import Image as pil
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import AutoTokenizer, LlavaNextProcessor
+from transformers import LlavaNextProcessor
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
@@ -56,13 +56,8 @@ class LlavaNextFamily(LlavaFamily):
             )
 
     @classmethod
-    def load_processor(cls, folder: Any, **local: Any) -> Any:
-        # Pillow in every environment: torchvision would resize to other pixels.
-        images = cls.image_processor_class.from_pretrained(folder, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        described, _ = cls.processor_class.get_processor_dict(folder, **local)
-        described["chat_template"] = described.get("chat_template") or tokenizer.chat_template
-        return cls.processor_class.from_args_and_dict([images, tokenizer], described)
+    def load_images(cls, folder: Any, **local: Any) -> Any:
+        return cls.image_processor_class.from_pretrained(folder, **local)
 
     def read(self, image: Image) -> ImageInput:
         return self._input(self._read_tiles(image), image.height, image.width)

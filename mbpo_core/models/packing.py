@@ -81,14 +81,17 @@ class Packing:
         self.mode, self.checked = "plain", True
 
 
-def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
+def choose_packing(mode: GroupPacking, language: Any, *, where: str, own_masks: bool = False) -> Packing:
     """The packing of a loaded language model, which learns to attend segment by segment if it uses torch's attention.
+
+    Args:
+        own_masks: the family makes the masks of windows by itself (`Family.own_masks`), so that they are no obstacle.
 
     Raises:
         ConfigError: `packed` is asked for and the model's layers cannot do it.
     """
     config = language.config
-    if mode != "plain" and (obstacle := obstacle_to_packing(config)):
+    if mode != "plain" and not own_masks and (obstacle := obstacle_to_packing(config)):
         if mode == "packed":
             raise ConfigError(
                 f"policy.group_packing is packed, but {obstacle}",
@@ -104,7 +107,7 @@ def choose_packing(mode: GroupPacking, language: Any, *, where: str) -> Packing:
         linear += experts * config.num_experts_per_tok // config.num_experts
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     pair = 4.0 * config.num_hidden_layers * config.num_attention_heads * head
-    segmented = mode != "plain" and getattr(config, "_attn_implementation", "") == "sdpa"
+    segmented = mode != "plain" and not own_masks and getattr(config, "_attn_implementation", "") == "sdpa"
     if segmented:
         install(language)
     return Packing(mode, token_cost=2.0 * linear, pair_cost=pair, segmented=segmented)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Messages = str | Sequence[Message] | Sequence[dict[str, Any]]
 
 _PROBE = "xyzzy"  # stands for an answer while the template's continuation is read off
+_ASKED = {"role": "user", "content": [{"type": "text", "text": "?"}]}
 
 
 @dataclass
@@ -67,11 +68,16 @@ class Policy:
         self._refuse_special_tokens(messages)
         slots = sum(part["type"] == "image" for message in messages for part in message["content"])
         if slots != len(images):
-            raise DataError(f"the conversation has {slots} image parts but {len(images)} images came with it")
+            raise DataError(
+                f"the conversation has {slots} image parts but {len(images)} images came with it",
+                where=self.where,
+                expected="as many image parts as images",
+                remedy="Add or remove image parts, or the row's images.",
+            )
         inputs = tuple(self.images.read(image, self.family.read) for image in images)
         text = self.family.render(messages, add_generation_prompt=True)
         token_ids = self.family.tokenize(text, inputs)
-        placeholders = sum(token in self._image_tokens for token in token_ids)
+        placeholders = sum(token in self.image_token_ids for token in token_ids)
         features = sum(image.features for image in inputs)
         if placeholders != features:
             raise DataError(
@@ -152,14 +158,15 @@ class Policy:
 
     @cached_property
     def eos_token_ids(self) -> list[int]:
-        """Ids that end a completion; the first is the one that the tokenizer writes."""
+        """Ids that end a completion; the first is the one that the chat template writes, or else the tokenizer's."""
         eos = [self.tokenizer.eos_token_id]
         configured = self.model.generation_config.eos_token_id
         eos += configured if isinstance(configured, list) else [configured]
         unique = list(dict.fromkeys(int(token) for token in eos if token is not None))
         if not unique:
             raise ModelError("no end-of-sequence token is defined", where=self.where, remedy="Set tokenizer.eos_token.")
-        return unique
+        behind = self._answered.rpartition(_PROBE)[2]
+        return sorted(unique, key=lambda token: not behind.startswith(str(self.tokenizer.convert_ids_to_tokens(token))))
 
     @cached_property
     def pad_token_id(self) -> int:
@@ -170,7 +177,12 @@ class Policy:
     @cached_property
     def banned_token_ids(self) -> list[int]:
         """Ids that are neither sampled nor part of any log-softmax: image placeholders and their kin."""
-        return sorted(self._image_tokens)
+        return sorted(set(self.family.banned_token_ids()))
+
+    @cached_property
+    def image_token_ids(self) -> frozenset[int]:
+        """Ids that stand for image positions in a prompt."""
+        return frozenset(self.family.image_token_ids())
 
     @cached_property
     def max_positions(self) -> int:
@@ -178,16 +190,9 @@ class Policy:
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     @cached_property
-    def _image_tokens(self) -> frozenset[int]:
-        return frozenset(self.family.image_token_ids())
-
-    @cached_property
     def _continuation(self) -> tuple[str, list[int], str]:
         """(end of a prompt, its token ids, what the template puts between prompt and answer)."""
-        user = {"role": "user", "content": [{"type": "text", "text": "?"}]}
-        answer = {"role": "assistant", "content": [{"type": "text", "text": _PROBE}]}
-        anchor = self.family.render([user], add_generation_prompt=True)
-        whole = self.family.render([user, answer], add_generation_prompt=False)
+        anchor, whole = self.family.render([_ASKED], add_generation_prompt=True), self._answered
         if not whole.startswith(anchor) or _PROBE not in whole[len(anchor) :]:
             raise ModelError(
                 "the chat template's answer does not continue its generation prompt",
@@ -197,6 +202,11 @@ class Policy:
             )
         lead = whole[len(anchor) :].split(_PROBE)[0]
         return anchor, self.tokenizer(anchor, add_special_tokens=False)["input_ids"], lead
+
+    @cached_property
+    def _answered(self) -> str:
+        answer = {"role": "assistant", "content": [{"type": "text", "text": _PROBE}]}
+        return self.family.render([_ASKED, answer], add_generation_prompt=False)
 
     def _refuse_special_tokens(self, messages: list[dict[str, Any]]) -> None:
         tokens = self.tokenizer.convert_ids_to_tokens(self.banned_token_ids)
@@ -254,7 +264,9 @@ def load_policy(folder: Path, config: PolicyConfig) -> Policy:
         family=family,
         device=device,
         dtype=dtype,
-        packing=choose_packing(config.group_packing, family.language_model(model), where=str(folder)),
+        packing=choose_packing(
+            config.group_packing, family.language_model(model), where=str(folder), own_masks=family.own_masks
+        ),
         limit_mib=config.logits_mib,
         where=str(folder),
     )

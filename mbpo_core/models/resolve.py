@@ -12,6 +12,8 @@ from mbpo_core.errors import ModelError
 from mbpo_core.models.families import check_family
 
 DEMO_MODELS = ("absolute", "soft")
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def resolve_model(config: PolicyConfig) -> Path:
@@ -44,21 +46,48 @@ def check_folder(folder: Path) -> None:
         )
     model_config = _read_json(folder / "config.json")
     if model_config is None:
-        raise ModelError("config.json is missing", where=where, remedy="Point policy.model at a saved model folder.")
-    check_family(str(model_config.get("model_type", "")), where=where)
-    if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         raise ModelError(
-            "the folder has no safetensors weights",
+            "config.json is missing",
             where=where,
-            expected="model.safetensors or model.safetensors.index.json",
-            remedy="Save the model again with save_pretrained; pickled weights are not loaded.",
+            expected="a folder that save_pretrained wrote",
+            remedy="Point policy.model at a saved model folder.",
         )
+    check_family(str(model_config.get("model_type", "")), where=where)
+    _check_weights(folder)
+    for names, what in ((_PROCESSORS, "image processor"), (_TOKENIZERS, "tokenizer")):
+        if not any((folder / name).is_file() for name in names):
+            raise ModelError(
+                f"the folder has no {what}",
+                where=where,
+                expected=" or ".join(names),
+                remedy="Save the processor beside the model: processor.save_pretrained(folder).",
+            )
     if not _has_chat_template(folder):
         raise ModelError(
             "the folder has no chat template",
             where=where,
             expected="chat_template.jinja, or chat_template in the processor or tokenizer config",
             remedy="Set processor.chat_template and save the processor again.",
+        )
+
+
+def _check_weights(folder: Path) -> None:
+    """Safetensors, and all the files that an index names."""
+    index = _read_json(folder / "model.safetensors.index.json")
+    if index is None and not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            "the folder has no safetensors weights",
+            where=str(folder),
+            expected="model.safetensors or model.safetensors.index.json",
+            remedy="Save the model again with save_pretrained; pickled weights are not loaded.",
+        )
+    named = sorted(set((index or {}).get("weight_map", {}).values()))
+    if missing := [name for name in named if not (folder / Path(name).name).is_file()]:
+        raise ModelError(
+            f"{len(missing)} of {len(named)} files of weights are missing, first {missing[0]}",
+            where=str(folder),
+            expected="every file that model.safetensors.index.json names",
+            remedy="Download or copy the model again.",
         )
 
 
@@ -108,5 +137,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path.name} is not JSON: {error}", where=str(path.parent)) from error
+        raise ModelError(
+            f"{path.name} is not JSON: {error}",
+            where=str(path.parent),
+            expected="a JSON object",
+            remedy="Copy or download the file again.",
+        ) from error
     return value if isinstance(value, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -294,7 +295,7 @@ def _pass(policy: Policy, rows: Rows, features: list[Tensor], temperature: float
 
 def _states(policy: Policy, rows: Rows, features: list[Tensor]) -> Tensor:
     """(N, D) the hidden states that predict the rows' targets."""
-    packed = {} if rows.segments is None else {"segments": rows.segments}
+    packed: dict[str, Any] = {} if rows.segments is None else {"segments": rows.segments}
     states = policy.family.hidden(
         policy.model,
         features,

@@ -10,6 +10,7 @@ from itertools import islice
 
 from mbpo_core.config import NegativesConfig
 from mbpo_core.models.policy import load_policy
+from mbpo_core.models.sight import check_sight
 from mbpo_core.negatives.bench import Bench
 from mbpo_core.negatives.mining import Miner
 from mbpo_core.negatives.summary import COLUMNS, summarize
@@ -57,6 +58,7 @@ def _mine(context: StageContext) -> None:
         return
     require(row["kind"] for row in samples.rows(columns=["kind"]))
     policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
+    check_sight(policy)
     miner = Miner(Bench(policy, settings, context.seed, samples))
     read_samples = _samples_of(context, samples)
 

@@ -61,7 +61,8 @@ def open_task(policy: Policy, sample: Sample, max_new_tokens: int) -> Task | Dro
     except UnusableImage as error:
         return drop(sample, "unreadable_image", str(error))
     except DataError as error:
-        raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
+        where = f"sample {sample.sample_id}"
+        raise DataError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
     needed = len(prompt.token_ids) + max(len(chosen), max_new_tokens)
     if needed > policy.max_positions:
         return drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {policy.max_positions}")

@@ -90,7 +90,7 @@ def _group(policy: Policy, negative: Negative) -> PromptGroup | Dropped:
     except UnusableImage as error:
         return drop(negative, "unreadable_image", str(error))
     except DataError as error:
-        raise DataError(error.what, where=where, remedy=error.remedy) from error
+        raise DataError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
     _check_length(policy, prompt, completions, where)
     return PromptGroup(prompt, completions, sample_id=negative.sample_id)
 

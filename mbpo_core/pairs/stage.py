@@ -11,6 +11,7 @@ from itertools import islice
 
 from mbpo_core.config import PairsConfig
 from mbpo_core.models.policy import load_policy
+from mbpo_core.models.sight import check_sight
 from mbpo_core.pairs.filters import COLUMNS, Scores, reason_against
 from mbpo_core.pairs.scoring import STAGE, Opened, drop, open_batch, score
 from mbpo_core.pairs.selection import rank_pairs
@@ -36,6 +37,7 @@ def _score(context: StageContext) -> None:
     if not parts:  # a stage whose parts are all done needs no model
         return
     policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
+    check_sight(policy)
 
     def read(span: tuple[int, int]) -> Opened:
         return open_batch(policy, [Negative.model_validate(row) for row in negatives.slice(*span)])

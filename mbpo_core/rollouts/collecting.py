@@ -89,7 +89,8 @@ class Collector:
         except UnusableImage as error:
             return _drop(sample, "unreadable_image", str(error))
         except DataError as error:
-            raise DataError(error.what, where=f"sample {sample.sample_id}", remedy=error.remedy) from error
+            where = f"sample {sample.sample_id}"
+            raise DataError(error.what, where=where, expected=error.expected, remedy=error.remedy) from error
         needed, limit = len(prompt.token_ids) + self.config.max_new_tokens, self.policy.max_positions
         if needed > limit:
             return _drop(sample, "prompt_too_long", f"{needed} tokens are needed, the model takes {limit}")

@@ -24,6 +24,11 @@ def model_inputs(policy: Policy, images: Sequence[ImageInput], ids: Tensor) -> d
     if policy.model.config.model_type in ("idefics3", "smolvlm"):
         # One row of tiles serves every prompt; the offset keeps tiles of zeros from being skipped as padding.
         return {"pixel_values": torch.cat(pixels)[None] + torch.finfo(torch.float32).tiny}
+    if policy.model.config.model_type == "internvl":
+        return {"pixel_values": torch.cat(pixels)}
+    if policy.model.config.model_type == "gemma3":
+        seen = (ids == policy.model.config.image_token_id).int()
+        return {"pixel_values": torch.stack(pixels), "token_type_ids": seen}
     if images[0].size is not None:
         sizes = torch.tensor([image.size for image in images])
         return {"pixel_values": pad_sequence(pixels, batch_first=True), "image_sizes": sizes}
@@ -79,7 +84,11 @@ def own_blindfolded(policy: Policy, prompt: Prompt, completion: list[int]) -> Te
     length = ids.shape[1]
     is_image = ids[0] == policy.model.config.image_token_id
     seen = torch.ones(length, length, dtype=torch.bool).tril() & ~(~is_image[:, None] & is_image[None, :])
-    mask = torch.zeros(1, 1, length, length).masked_fill(~seen, torch.finfo(torch.float32).min)
+    mask: Any = _additive(seen)
+    if window := getattr(policy.model.config.get_text_config(), "sliding_window", None):
+        place = torch.arange(length)
+        near = place[None, :] > place[:, None] - window
+        mask = {"full_attention": mask, "sliding_attention": _additive(seen & near)}
     positions = own_positions(policy, whole)
     logits = policy.model(
         input_ids=ids,
@@ -89,6 +98,11 @@ def own_blindfolded(policy: Policy, prompt: Prompt, completion: list[int]) -> Te
     ).logits[0]
     logits[:, policy.banned_token_ids] = -torch.inf
     return _picked(logits.log_softmax(-1), completion)
+
+
+def _additive(seen: Tensor) -> Tensor:
+    """(1, 1, L, L) mask of (L, L) bool."""
+    return torch.zeros(1, 1, *seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
 
 
 def _picked(logprobs: Tensor, completion: Sequence[int]) -> Tensor:

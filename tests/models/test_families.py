@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,9 @@ from tests.models.tiny import TINY
 
 QUESTION = "What color is the banana?"
 PROJECTORS = {
+    "gemma3": ["multi_modal_projector"],
     "idefics3": ["connector"],
+    "internvl": ["multi_modal_projector"],
     "llava": ["multi_modal_projector"],
     "llava_next": ["multi_modal_projector", "image_newline"],
     "llava_onevision": ["multi_modal_projector", "image_newline"],
@@ -40,8 +43,11 @@ PROJECTORS = {
 QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
 
 
-def test_every_family_has_a_tiny_model() -> None:
+def test_every_family_has_a_tiny_model_and_a_row_in_the_documents() -> None:
     assert set(TINY) == set(FAMILIES)
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+)` ", page, re.MULTILINE))
+    assert rows == set(FAMILIES)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

@@ -18,7 +18,7 @@ from mbpo_core.config import PolicyConfig
 from mbpo_core.errors import ConfigError
 from mbpo_core.models import attention, layout, scoring
 from mbpo_core.models.groups import PromptGroup
-from mbpo_core.models.packing import Packing, PackingWarning, choose_packing
+from mbpo_core.models.packing import Packing, PackingWarning, choose_packing, obstacle_to_packing
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.models.scoring import group_logprobs
 from tests.models.oracle import own_logprobs
@@ -60,7 +60,8 @@ def test_packed_equals_plain_and_the_models_own_forward(
     family_policy.unfreeze("none")
     groups = _groups(family_policy, pictures)
     can = family_policy.packing.segmented
-    assert can == (family_policy.model.config.get_text_config()._attn_implementation != "eager")
+    eager = family_policy.model.config.get_text_config()._attn_implementation == "eager"
+    assert can == (not eager and not family_policy.family.own_masks)
     family_policy.packing = {
         "dense": Packing("packed", checked=True),
         "segments": Packing("packed", segmented=can, checked=True),
@@ -175,7 +176,12 @@ def test_models_that_cannot_be_packed_go_plain(settings: dict[str, Any], obstacl
 
 
 def test_a_folder_with_a_sliding_window_loads_plain(family_folder: Path, tmp_path: Path) -> None:
+    """Unless its family makes the window's mask from positions."""
     policy = load_policy(family_folder, PolicyConfig(device="cpu"))
+    if policy.family.own_masks:
+        assert obstacle_to_packing(policy.family.language_model(policy.model).config)
+        assert policy.packing.mode == "auto"
+        return
     text = policy.model.config.get_text_config()
     text.sliding_window, text.use_sliding_window = 32, True
     text.layer_types = ["full_attention", "sliding_attention"]
@@ -212,6 +218,8 @@ def test_wrong_segments_are_noticed_too(
 ) -> None:
     """Also where the first groups would have attended under the mask, which is right."""
     policy = load_policy(family_folder, PolicyConfig(device="cpu"))
+    if policy.family.own_masks:
+        pytest.skip("it attends under dense masks alone")
     right = attention.Segments.mask
     monkeypatch.setattr(attention.Segments, "mask", lambda *given: torch.zeros_like(right(*given)))
     with pytest.warns(PackingWarning, match=r"rows are not packed.*differ by .* nats"):

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mbpo_core.config import PolicyConfig
+from flows.paths import config_file
+from flows.pipeline import follow_method
+from mbpo_core.config import PolicyConfig, load_config
 from mbpo_core.errors import ModelError
 from mbpo_core.models.digest import import_policy, policy_digest
 from mbpo_core.models.resolve import resolve_model
+from mbpo_core.store import Store
+from tasks.run import Run
 
 
 @pytest.fixture
@@ -54,6 +58,20 @@ def _broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
+def _no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _no_processor(folder: Path) -> None:
+    (folder / "processor_config.json").unlink()
+
+
+def _half_downloaded(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -62,13 +80,26 @@ def _broken_config(folder: Path) -> None:
         (_no_weights, "no safetensors weights"),
         (_other_family, "model_type 'blip' has no adapter.*llava"),
         (_broken_config, "config.json is not JSON"),
+        (_no_tokenizer, "no tokenizer.*tokenizer.json or"),
+        (_no_processor, "no image processor.*processor_config.json or"),
+        (_half_downloaded, "1 of 2 files of weights are missing, first model-00002-of-00002.safetensors"),
     ],
 )
-def test_unusable_folders_are_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_unusable_folders_are_refused(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    """What, where, expected and remedy; and a run stops before it makes anything."""
     damage(folder)
     with pytest.raises(ModelError, match=message) as caught:
         resolve_model(_config(folder))
     assert str(folder) in str(caught.value)
+    assert caught.value.remedy
+    assert caught.value.expected
+    store = Store(tmp_path / "store")
+    config = load_config(config_file("smoke"), [f"policy.model={folder}"])
+    with pytest.raises(ModelError, match=message):
+        follow_method(Run(config, store))
+    assert not list((tmp_path / "store").rglob("manifest.json"))
 
 
 @pytest.mark.parametrize(

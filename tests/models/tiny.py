@@ -15,7 +15,9 @@ from transformers import (
 
 from mbpo_core.demo.tiny_llava import build_processor, build_tokenizer, save
 from tests.models.texts import TEXTS
+from tests.models.tiny_gemma3 import save_tiny_gemma3
 from tests.models.tiny_idefics3 import save_tiny_idefics3, save_tiny_smolvlm
+from tests.models.tiny_internvl import save_tiny_internvl
 from tests.models.tiny_llava_next import save_tiny_llava_next, save_tiny_llava_onevision
 from tests.models.tiny_qwen import save_tiny_qwen2, save_tiny_qwen2_5, save_tiny_qwen3, save_tiny_qwen3_moe
 
@@ -49,7 +51,9 @@ def save_tiny(folder: Path, *, seed: int = 0, pad_is_eos: bool = False) -> Path:
 
 
 TINY: dict[str, Callable[[Path], Path]] = {
+    "gemma3": save_tiny_gemma3,
     "idefics3": save_tiny_idefics3,
+    "internvl": save_tiny_internvl,
     "llava": save_tiny,
     "llava_next": save_tiny_llava_next,
     "llava_onevision": save_tiny_llava_onevision,

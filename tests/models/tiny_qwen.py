@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def _save(
     **settings: Any,
 ) -> Path:
     config_class, model_class, processor_class = classes
-    tokenizer = _tokenizer()
+    tokenizer = byte_level_tokenizer(QWEN_TOKENS, pad_token="<|endoftext|>", eos_token="<|im_end|>")
     ids = dict(zip(QWEN_TOKENS, tokenizer.convert_tokens_to_ids(list(QWEN_TOKENS)), strict=True))
     words = {"vocab_size": len(tokenizer), "eos_token_id": ids["<|im_end|>"]}
     config = config_class(
@@ -117,17 +118,16 @@ def _save(
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE without a token for the beginning, as Qwen's."""
+def byte_level_tokenizer(special: Sequence[str], **named: Any) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that writes no token for the beginning by itself."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=640, min_frequency=2, special_tokens=list(QWEN_TOKENS), show_progress=False,
+        vocab_size=640, min_frequency=2, special_tokens=list(special), show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     tokenizer.train_from_iterator(TEXTS, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **named
+    )

@@ -227,7 +227,7 @@ def test_a_missing_extra_is_said_before_a_model_is_loaded(
     store = Store(tmp_path)
     asked = samples[30].model_copy(update={"kind": "math", "answer": "$\\frac{1}{2}$", "answer_form": "free"})
     monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
-    monkeypatch.setattr(stage, "load_policy", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(opening, "load_policy", lambda *arguments: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=r"math-verify.*mbpo\[math\]"):
         collect(store, commit_rows(store, "samples", [asked]))
 

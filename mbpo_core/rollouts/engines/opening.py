@@ -10,6 +10,7 @@ from pathlib import Path
 from mbpo_core.config import PolicyConfig, RolloutsConfig
 from mbpo_core.errors import ConfigError
 from mbpo_core.models.policy import Policy, load_policy
+from mbpo_core.models.sight import check_sight
 from mbpo_core.rollouts.engines.addresses import check_address
 from mbpo_core.rollouts.engines.base import Engine, PolicyEngine
 
@@ -42,6 +43,7 @@ def opened(folder: Path, policy_config: PolicyConfig, config: RolloutsConfig) ->
     if config.engine == "vllm":
         policy_config = policy_config.model_copy(update={"device": "cpu"})
     policy = load_policy(folder, policy_config)
+    check_sight(policy)
     engine = _open(policy, folder, policy_config, config)
     try:
         yield policy, engine

@@ -13,7 +13,7 @@ from mbpo_core.config import SamplesConfig
 from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark
 from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
 from mbpo_core.samples.problems import Unusable
-from mbpo_core.samples.readers import JsonlReader, ParquetReader, _parquet_files
+from mbpo_core.samples.readers import ParquetReader, open_input, parquet_files
 from mbpo_core.stage import External
 
 
@@ -45,7 +45,7 @@ def read_files(config: SamplesConfig) -> External:
         DataError: a benchmark's file is missing or has another layout.
     """
     if not is_benchmark(config):
-        return External(Path(config.path))
+        return External(input_path(config))
     benchmark = open_benchmark(config)
     return External(benchmark.folder, only=lambda: benchmark.files)
 
@@ -75,12 +75,12 @@ def named_images(config: SamplesConfig) -> Files:
 
 def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:
     """The image column's cells, without image bytes."""
-    if config.source == "jsonl":
-        yield from (row.cells[config.image_column] for row in JsonlReader(path).rows([config.image_column]))
-    elif is_benchmark(config):
+    if is_benchmark(config):
         yield from open_benchmark(config).image_cells()
+    elif config.source == "jsonl" or (config.source == "parquet" and config.json_column):
+        yield from (row.cells[config.image_column] for row in open_input(config).rows([config.image_column]))
     elif config.source == "parquet":
-        yield from _parquet_paths(_parquet_files(path), config.image_column)
+        yield from _parquet_paths(parquet_files(path), config.image_column)
 
 
 def _parquet_paths(files: list[Path], column: str) -> Iterator[Any]:

@@ -121,7 +121,7 @@ class Normaliser:
             Unusable: same_answer where it has the words of the answer, capitals and punctuation aside.
         """
         column = self._config.rejected_column
-        cell = raw.cells.get(column) if column else None
+        cell = cells.spoken_by("assistant", raw.cells.get(column), column) if column else None
         if is_missing(cell):
             return None
         rejected = cells.text_of(cell, column)
@@ -142,10 +142,12 @@ class Normaliser:
         config = self._config
         if config.conversation_column:
             return cells.conversation_of(raw.cells.get(config.conversation_column), config.conversation_column)
-        answer = cells.answer_of(raw.cells.get(config.answer_column), config.answer_column)
+        given = cells.spoken_by("assistant", raw.cells.get(config.answer_column), config.answer_column)
+        answer = cells.answer_of(given, config.answer_column)
         cells.text_of(answer, config.answer_column)
         answer = answer if isinstance(answer, int) and not isinstance(answer, bool) else cells.text_of(answer, "")
-        return cells.text_of(raw.cells.get(config.question_column), config.question_column), answer
+        asked = cells.spoken_by("user", raw.cells.get(config.question_column), config.question_column)
+        return cells.text_of(asked, config.question_column), answer
 
 
 def _image_key(value: Any) -> str:

@@ -128,6 +128,14 @@ class SamplesConfig(Section):
     demo_dev: int = Field(200, ge=0, description="Demo: questions a dev probe.")
     demo_eval: int = Field(1000, ge=0, description="Demo: questions an eval probe.")
     part_rows: int = knob(1000, "Rows a Parquet part.", ge=1)
+    url_folder: str = addition(
+        "", "Folder that pictures named by URL are fetched into and read from; URLs are refused if empty."
+    )
+    url_hosts: list[str] = addition(
+        list, "Hosts that may be fetched from at a private address and by plain http; others by https only."
+    )
+    url_max_bytes: int = addition(33_554_432, "Largest fetched file, bytes.", ge=1)
+    url_timeout_s: float = knob(30.0, "Longest time a picture may take to be fetched, seconds.", gt=0)
     allow_download: bool = knob(False, "Let a dataset of the hub be downloaded; off, only local files are used.")
 
     @model_validator(mode="after")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mbpo_core import records
 from mbpo_core.samples.paths import resolve_image
 from mbpo_core.samples.problems import Unusable
+from mbpo_core.samples.urls import UrlFolder, is_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +25,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BYTES_PER_PIXEL = 8  # of the widest uncompressed picture, 16-bit RGBA; larger files are refused unread
 _HEADER_BYTES = 2**20
+_ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # PIL names the buffer, which differs from run to run
 _WHITE = (255, 255, 255, 255)
 
 
@@ -36,12 +40,12 @@ class Loaded:
 class ImageLoader:
     """Turns an image cell into records; remembers the last few, because questions about one image stand together."""
 
-    def __init__(self, root: Path, max_pixels: int, remember: int = 16) -> None:
-        self._root, self._max_pixels, self._remember = root, max_pixels, remember
+    def __init__(self, root: Path, max_pixels: int, remember: int = 16, urls: UrlFolder | None = None) -> None:
+        self._root, self._max_pixels, self._remember, self._urls = root, max_pixels, remember, urls
         self._recent: OrderedDict[str, Loaded] = OrderedDict()
 
     def load(self, value: Any) -> Loaded:
-        """One picture from encoded bytes, an HF image (bytes and path), a path, or a PIL image.
+        """One picture from encoded bytes, an HF image (bytes and path), a path, a URL that was fetched, or a PIL image.
 
         Plain 8-bit RGB PNG and JPEG files that stand upright keep their bytes. Everything else is
         re-encoded as RGB PNG: turned as EXIF says, transparency on white, 16 bits scaled to 8,
@@ -56,7 +60,9 @@ class ImageLoader:
         else:
             name = value if isinstance(value, str) else ""
         if isinstance(value, str) and value:
-            text = value
+            text, urls = value, self._urls
+            if urls is not None and is_url(text):
+                return self._cached(f"url:{text}", urlsplit(text).path, lambda: urls.read(text))
             return self._cached(f"path:{text}", name, lambda: self._read(resolve_image(self._root, text)))
         if isinstance(value, bytes | bytearray | memoryview):
             data = bytes(value)
@@ -115,7 +121,8 @@ def plain_rgb(data: bytes, max_pixels: int) -> bytes:
     except Unusable:
         raise
     except Exception as error:  # PIL's decoders raise anything on broken files: OSError, SyntaxError, struct.error, ...
-        raise Unusable("unreadable_image", f"{type(error).__name__}: {error}"[:300]) from error
+        told = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
+        raise Unusable("unreadable_image", told[:300]) from error
 
 
 def _is_plain(picture: Image, data: bytes) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, overload
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark
-from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
+from mbpo_core.samples.paths import image_root, image_values, input_path, is_missing, named_paths, resolve_image
 from mbpo_core.samples.problems import Unusable
 from mbpo_core.samples.readers import ParquetReader, open_input, parquet_files
+from mbpo_core.samples.urls import UrlFolder, is_url
 from mbpo_core.stage import External
 
 
@@ -71,6 +72,24 @@ def named_images(config: SamplesConfig) -> Files:
         with suppress(Unusable):
             files.append(str(resolve_image(root, name)))
     return Files(files)
+
+
+def fetched_images(config: SamplesConfig) -> Files:
+    """The files of samples.url_folder that belong to the URLs which the first samples.limit rows name.
+
+    What is missing is fetched; see `mbpo_core.samples.urls`.
+
+    Raises:
+        DataError: the input does not exist, or cannot be read.
+    """
+    if is_benchmark(config):
+        return Files([])  # published files name local pictures only
+    reader = open_input(config)
+    rows = islice(reader.rows([config.image_column]), config.limit or None)
+    values = (value for row in rows for value in image_values(row.cells.get(config.image_column)))
+    named = (value for value in values if not (isinstance(value, dict) and value.get("bytes")))
+    urls = {name for value in named for name in named_paths(value) if is_url(name)}
+    return Files([str(file) for file in UrlFolder(config).fetch(urls)])
 
 
 def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from mbpo_core.samples import cells, kinds, splits
 from mbpo_core.samples.images import ImageLoader, Loaded
 from mbpo_core.samples.paths import image_values, is_missing
 from mbpo_core.samples.problems import Unusable
+from mbpo_core.samples.urls import UrlFolder
 from mbpo_core.verifiers.text import tokens
 
 STAGE = "samples"
@@ -38,7 +39,7 @@ class Normaliser:
     def __init__(self, config: SamplesConfig, root: Path) -> None:
         self._config = config
         self._source = config.name or config.source
-        self._images = ImageLoader(root, config.max_pixels)
+        self._images = ImageLoader(root, config.max_pixels, urls=UrlFolder(config) if config.url_folder else None)
 
     def sample_id(self, raw: RawRow) -> str:
         """The id column's text; without one, a digest of question, answers, options and images (path or bytes).

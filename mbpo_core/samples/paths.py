@@ -81,7 +81,7 @@ def resolve_image(root: Path, text: str) -> Path:
             unreadable_image where it is a URL or names no regular file.
     """
     if text.lower().startswith(_REMOTE):
-        raise Unusable("unreadable_image", f"{text[:80]!r} is a URL; images are read from local files only")
+        raise Unusable("unreadable_image", f"{text[:80]!r} is a URL; set samples.url_folder to have https fetched")
     try:
         # os.path rather than pathlib: this runs once a row.
         named = os.path.join(root, text)

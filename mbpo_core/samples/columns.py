@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.errors import DataError
-from mbpo_core.samples.normalise import META, RawRow
+from mbpo_core.samples.normalise import META, RawRow, readable
 from mbpo_core.samples.paths import image_values, is_missing
 
 PEEK = 100  # rows whose cells tell what a column holds
@@ -27,6 +27,7 @@ _USUAL = {
     "kind_column": ("kind",),
 }
 """What published data calls its columns, the commonest first."""
+_ASKS = {"question", "prompt", "query"}
 
 
 class RawReader(Protocol):
@@ -103,11 +104,20 @@ def suggestions(config: SamplesConfig, available: Sequence[str]) -> dict[str, st
         if close := usual or nearest(column, free or available):
             found[setting] = close
             free = [name for name in free if name != close]
-    for setting in ("rejected_column", "choices_column", "split_column"):
+    for setting in ("rejected_column", "choices_column", "split_column", "id_column"):
         usual = next((name for name in _USUAL[setting] if name in free), "")
         if usual and not getattr(config, setting) and setting not in found:
             found[setting] = usual
     return found
+
+
+def likely_json_column(reader: RawReader) -> str:
+    """The column whose first cell is the JSON text of an object with a question in it; empty where there is none."""
+    for row in islice(reader.rows(reader.columns), 1):
+        for name, cell in row.cells.items():
+            if isinstance(cell, str) and cell.startswith("{") and set(_opened(cell, name)[0]) & _ASKS:
+                return name
+    return ""
 
 
 def nearest(column: str, available: Sequence[str]) -> str:
@@ -154,7 +164,7 @@ def check_cells(config: SamplesConfig, reader: RawReader) -> None:
                 readable.add(setting)
     for setting in seen.keys() - readable:
         raise DataError(
-            f"column {mapping[setting]!r} cannot be read: it holds {_told(seen[setting])}",
+            f"column {mapping[setting]!r} cannot be read: it holds {told_cell(seen[setting])}",
             where=f"samples.{setting}, {config.path}",
             expected=_EXPECTED.get(setting, "texts or numbers"),
             remedy="Name another column; mbpo samples inspect shows what each one holds.",
@@ -188,11 +198,10 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, str | bytes | bytearray | memoryview) or hasattr(value, "getexif")
 
 
-def _told(cell: Any) -> str:
-    """ "a list of int, e.g. [1, 2]"."""
+def told_cell(cell: Any) -> str:
+    """What a cell holds, as "list of int, e.g. [1, 2]"; bytes are counted."""
     items = f" of {type(cell[0]).__name__}" if isinstance(cell, list | tuple) and cell else ""
-    shown = f"{len(cell)} bytes" if isinstance(cell, bytes | bytearray | memoryview) else f"{cell!r:.60}"
-    return f"{type(cell).__name__}{items}, e.g. {shown}"
+    return f"{type(cell).__name__}{items}, e.g. {readable(cell)!r:.60}"
 
 
 def _opened(value: Any, column: str) -> tuple[dict[str, Any], str]:

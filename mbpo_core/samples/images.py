@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class ImageLoader:
     def __init__(self, root: Path, max_pixels: int, remember: int = 16, urls: UrlFolder | None = None) -> None:
         self._root, self._max_pixels, self._remember, self._urls = root, max_pixels, remember, urls
         self._recent: OrderedDict[str, Loaded] = OrderedDict()
+        self.came_as: Counter[str] = Counter()
+        """Pictures read so far by format and mode, as "JPEG RGB"; one that is remembered counts once."""
 
     def load(self, value: Any) -> Loaded:
         """One picture from encoded bytes, an HF image (bytes and path), a path, a URL that was fetched, or a PIL image.
@@ -76,7 +78,9 @@ class ImageLoader:
             self._recent.move_to_end(key)
             return self._recent[key]
         data: bytes = read()
-        image = records.Image(bytes=plain_rgb(data, self._max_pixels), path=Path(name).name or None)
+        plain, form = _plain_rgb(data, self._max_pixels)
+        image = records.Image(bytes=plain, path=Path(name).name or None)
+        self.came_as[form] += 1
         loaded = Loaded(image, hashlib.sha256(data).hexdigest())
         if key:
             self._recent[key] = loaded
@@ -105,6 +109,11 @@ def plain_rgb(data: bytes, max_pixels: int) -> bytes:
     Raises:
         Unusable: unreadable_image or image_too_large.
     """
+    return _plain_rgb(data, max_pixels)[0]
+
+
+def _plain_rgb(data: bytes, max_pixels: int) -> tuple[bytes, str]:
+    """The same, and what the picture came as."""
     from PIL import Image as pil
 
     try:
@@ -113,9 +122,9 @@ def plain_rgb(data: bytes, max_pixels: int) -> bytes:
             if width * height > max_pixels:
                 detail = f"{width} x {height} pixels, at most {max_pixels} (samples.max_pixels) are accepted"
                 raise Unusable("image_too_large", detail)
-            plain = _is_plain(picture, data)
+            plain, form = _is_plain(picture, data), f"{picture.format} {picture.mode}"
             picture.load()
-            return data if plain else _encoded(_upright_rgb(picture))
+            return (data if plain else _encoded(_upright_rgb(picture))), form
     except pil.DecompressionBombError as error:
         raise Unusable("image_too_large", str(error)) from error
     except Unusable:

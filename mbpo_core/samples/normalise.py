@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class Normaliser:
         self._source = config.name or config.source
         self._images = ImageLoader(root, config.max_pixels, urls=UrlFolder(config) if config.url_folder else None)
 
+    @property
+    def came_as(self) -> Counter[str]:
+        """Pictures read so far by format and mode."""
+        return self._images.came_as
+
     def sample_id(self, raw: RawRow) -> str:
         """The id column's text; without one, a digest of question, answers, options and images (path or bytes).
 
@@ -69,7 +75,7 @@ class Normaliser:
 
     def drop(self, sample_id: str, raw: RawRow, reason: str, detail: str) -> Dropped:
         """The dead letter of a row; image bytes are left out and long texts cut."""
-        row = json.dumps(_readable(dict(raw.cells)), ensure_ascii=False, default=str)
+        row = json.dumps(readable(dict(raw.cells)), ensure_ascii=False, default=str)
         return Dropped(sample_id=sample_id, stage=STAGE, reason=reason, detail=f"row {raw.index}: {detail}", row=row)
 
     def _sample(self, sample_id: str, raw: RawRow) -> Sample:
@@ -159,12 +165,12 @@ def _image_key(value: Any) -> str:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes | bytearray) else str(value)
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """The value without bytes, and with long texts cut."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if isinstance(value, dict):
-        return {str(key): _readable(item) for key, item in value.items()}
+        return {str(key): readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(item) for item in value]
+        return [readable(item) for item in value]
     return value[:_LONGEST_TEXT] if isinstance(value, str) else value

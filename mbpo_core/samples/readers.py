@@ -130,7 +130,7 @@ class DatasetReader:
             stored = [column for column in columns if column in part.column_names]
             labels = {c: part.features[c].names for c in stored if getattr(part.features[c], "names", None)}
             table = part.select_columns(stored).with_format("arrow")  # raw structs: nothing is decoded
-            with _culprit_named(f"split {name or 'of the dataset'}", stored, lambda c, t=table: t[c].to_pylist()):
+            with _culprit_named(f"split {name or 'of the dataset'}", stored, partial(_read_cells, table)):
                 for start in range(0, len(part), _BATCH):
                     for row in table[start : start + _BATCH].to_pylist():
                         for column, words in labels.items():  # class labels are stored as numbers
@@ -218,3 +218,8 @@ def _read_column(path: Path, name: str) -> None:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH, columns=[name]):
             batch.to_pylist()
+
+
+def _read_cells(table: Any, name: str) -> None:
+    for start in range(0, len(table), _BATCH):
+        table[start : start + _BATCH][name].to_pylist()

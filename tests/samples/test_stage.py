@@ -127,6 +127,16 @@ def write_rotten(path: Path) -> None:
     pq.write_table(pa.table(cells | {"question": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())}), path)
 
 
+def test_a_saved_dataset_names_the_column_it_cannot_decode(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    cells = {name: pa.array([value]) for name, value in GOOD.items()}
+    rotten = pa.table(cells | {"answer": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())})
+    Dataset(rotten).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"column 'answer' cannot be read: 'utf-8' codec .*map another column"):
+        open_reader(SamplesConfig(source="dataset", path=str(tmp_path / "saved")))
+
+
 def refusals(folder: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Inputs that are wrong as a whole, and what the message must say."""
     good = write_lines(folder / "rows.jsonl", [GOOD | {"size": 3}])

@@ -211,6 +211,26 @@ def trace(
     commands.trace(what, run, store, as_json=as_json)
 
 
+@app.command("export")
+def export(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="A stage (pairs, rollouts/0, training/1, promoted) or a digest prefix."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder to write.")],
+    run: RunName = "demo",
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Also the rows that were kept aside, with their source rows.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    store: Store = None,
+) -> None:
+    """Write tables as a data set that load_dataset opens, or a checkpoint as a model folder, each with a card."""
+    from flows import commands
+
+    commands.export(what, run, output, store, dropped=dropped, overwrite=overwrite)
+
+
 @app.command("verify")
 def verify(
     what: Annotated[

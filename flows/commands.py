@@ -192,6 +192,13 @@ def inspect_samples(path: str | None, config: Path | None, changes: list[str], l
     show_input(path, config, changes, looked, as_json=as_json)
 
 
+def export(what: str, run: str, output: Path, store: str | None, *, dropped: bool, overwrite: bool) -> None:
+    """Write an artifact as a folder with a card."""
+    from flows.exporting import export as export_artifact
+
+    export_artifact(Store(use_store(store)), what, run, output, dropped=dropped, overwrite=overwrite)
+
+
 def trace(what: str, run: str, store: str | None, *, as_json: bool) -> None:
     """Print where an artifact or a row comes from."""
     from flows.inspecting import show_trace

@@ -27,6 +27,7 @@ _USUAL = {
     "kind_column": ("kind",),
 }
 """What published data calls its columns, the commonest first."""
+_NOT_OPTIONAL = {"image_column", "question_column", "answer_column", "conversation_column", "json_column"}
 _ASKS = {"question", "prompt", "query"}
 
 
@@ -69,8 +70,8 @@ def mapped_columns(config: SamplesConfig) -> dict[str, str]:
         wanted["conversation_column"] = config.conversation_column
     else:
         wanted |= {"question_column": config.question_column, "answer_column": config.answer_column}
-    for name in ("rejected_column", "id_column", "kind_column", "choices_column", "split_column"):
-        if column := getattr(config, name):
+    for name in SamplesConfig.model_fields:
+        if name.endswith("_column") and name not in _NOT_OPTIONAL and (column := getattr(config, name)):
             wanted[name] = column
     return wanted
 
@@ -185,11 +186,9 @@ def _fits(setting: str, cell: Any) -> bool:
         return isinstance(cell, list | tuple | str)
     if setting == "choices_column":
         return isinstance(cell, list | tuple | dict | str)
-    if setting in ("question_column", "rejected_column"):
-        return isinstance(cell, str | int | float | list | tuple)
-    if setting == "answer_column":
-        return isinstance(cell, str | int | float | list | tuple | dict)
-    return isinstance(cell, str | int | float)
+    if setting in ("id_column", "kind_column", "split_column"):
+        return isinstance(cell, str | int | float)
+    return isinstance(cell, str | int | float | list | tuple | dict)
 
 
 def _is_image(value: Any) -> bool:

@@ -105,15 +105,15 @@ def _method(method: str, manifest: Manifest) -> str:
 
 
 def _evaluation(store: Store, ref: ArtifactRef, run: str) -> list[str]:
-    """The table of the run's evaluation, if it asked this checkpoint."""
-    pointer = store.run(run).pointers().get("evaluation")
-    manifest = readable_manifest(store, pointer.stage, pointer.digest) if pointer else None
-    asked = manifest.policies if manifest else {}
-    label = next((name for name, p in asked.items() if p.artifact and p.artifact.digest == ref.digest), "")
-    if pointer is None or not label:
-        return ["This checkpoint has not been evaluated in its run."]
-    summary = store.reader(pointer).json("summary.json")
-    return [f"`{label}` is this checkpoint, `{BASE}` the model it started from.", *_results(in_order(summary), label)]
+    """The table of an evaluation of the run that asked this checkpoint, if there is one."""
+    for pointer in store.run(run).pointers().values():
+        manifest = readable_manifest(store, pointer.stage, pointer.digest) if pointer.stage == "evaluation" else None
+        asked = manifest.policies if manifest else {}
+        label = next((name for name, p in asked.items() if p.artifact and p.artifact.digest == ref.digest), "")
+        if label:
+            summary = in_order(store.reader(pointer).json("summary.json"))
+            return [f"`{label}` is this checkpoint, `{BASE}` the model it started from.", *_results(summary, label)]
+    return ["This checkpoint has not been evaluated in its run."]
 
 
 def _results(summary: Summary, label: str) -> list[str]:

@@ -88,7 +88,7 @@ def _write(reader: ArtifactReader, stored: str, record: type[Record], folder: Pa
     start = 0
     for number, count in enumerate(counts):
         rows = reader.slice(start, start + count, stored)
-        name = f"part-{number:05d}-of-{len(counts):05d}.parquet"
+        name = f"train-{number:05d}-of-{len(counts):05d}.parquet"
         (folder / name).write_bytes(encode(to_table(rows, record)))
         start += count
 

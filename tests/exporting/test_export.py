@@ -73,7 +73,7 @@ def test_datasets_opens_what_was_exported(tmp_path: Path) -> None:
     assert rows[3]["images"][0].tobytes() == picture().tobytes()
     dropped = load_dataset(str(out), "dropped", split="train", cache_dir=cache)
     assert dropped["reason"] == ["unreadable_image", "duplicate_id"]
-    assert sorted(file.name for file in (out / "samples").iterdir())[0].startswith("part-00000-of-0000")
+    assert sorted(file.name for file in (out / "samples").iterdir())[0].startswith("train-00000-of-0000")
     origin = json.loads((out / "mbpo.json").read_text())
     assert (origin["stage"], origin["digest"], origin["content"]) == ("samples", ref.digest, ref.content)
 

@@ -101,7 +101,7 @@ def suggestions(config: SamplesConfig, available: Sequence[str]) -> dict[str, st
         missing = {name: column for name, column in missing.items() if name == "image_column"}
     free = [name for name in available if name not in mapping.values() and name != META]
     for setting, column in missing.items():
-        usual = next((name for name in _USUAL[setting] if name in free), "")
+        usual = next((name for name in _USUAL.get(setting, ()) if name in free), "")
         if close := usual or nearest(column, free or available):
             found[setting] = close
             free = [name for name in free if name != close]

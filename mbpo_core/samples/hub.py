@@ -27,11 +27,16 @@ class HubName:
 
 
 def parse_hub_name(config: SamplesConfig) -> HubName | None:
-    """The dataset that samples.path names, if it has the form of a hub name; a path that exists is never one."""
-    if config.path.startswith((".", "/", "~")):
-        return None
+    """The dataset that samples.path names, if it has the form of a hub name.
+
+    A file's name is none, so that a mistyped path is not asked for: of a dataset a file is named behind the colon.
+    """
     found = _NAME.fullmatch(config.path)
-    return HubName(found["repo"], found["revision"], (found["inside"] or "").strip("/")) if found else None
+    if not found or config.path.startswith((".", "/", "~")):
+        return None
+    if not found["inside"] and (config.source == "jsonl" or found["repo"].endswith((".parquet", ".json", ".jsonl"))):
+        return None
+    return HubName(found["repo"], found["revision"], (found["inside"] or "").strip("/"))
 
 
 def hub_copy(name: HubName, *, allow_download: bool) -> Path:

@@ -50,7 +50,7 @@ class UrlFolder:
 
     def __init__(self, config: SamplesConfig) -> None:
         self._folder = Path(config.url_folder)
-        self._limits = Limits(frozenset(config.url_hosts), config.url_max_bytes, config.url_timeout_s)
+        self._limits = Limits(frozenset(map(str.lower, config.url_hosts)), config.url_max_bytes, config.url_timeout_s)
 
     def read(self, url: str) -> bytes:
         """The bytes that were fetched; nothing is fetched here.

@@ -17,6 +17,7 @@ from mbpo_core.config import SamplesConfig
 from mbpo_core.samples.inspection import inspect_input
 from tests.cli.test_looking import EVIL, said, told
 from tests.samples.helpers import encoded, import_samples, picture, write_lines
+from tests.test_docs import _called as called
 
 ROW = {"image": "a.png", "question": "Is it red?", "answer": "yes"}
 
@@ -168,9 +169,12 @@ def test_the_command_loads_no_model_library(folder: Path) -> None:
     assert done.stdout.endswith("HEAVY []\n")
 
 
-def test_the_stage_still_runs_again_by_its_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_stage_still_runs_again_by_its_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["samples"])
     assert ended.value.code == 2
     assert "give --run, or the command inspect" in capsys.readouterr().err
-    assert "run 'r' is not known" in said(capsys, "samples", "--run", "r", "--store", str(tmp_path / "s"), code=1)
+    assert called(["samples", "--run", "r", "--dry-run"], monkeypatch) == ["rerun"]
+    assert called(["samples", "inspect", "x.jsonl"], monkeypatch) == ["inspect_samples"]

@@ -121,20 +121,19 @@ def imported(tmp_path: Path, endpoint: str, *settings: dict[str, Any]) -> list[d
 def test_a_dataset_is_fetched_only_if_allowed_and_then_read_offline(tmp_path: Path, hub: tuple[str, list[str]]) -> None:
     endpoint, asked = hub
     part = {"source": "dataset", "path": f"{REPO}:data"}
-    (refused,) = imported(tmp_path, endpoint, part)
-    assert "'someone/shapes' is neither a file or folder nor in the local hub cache" in refused["error"]
-    assert "set samples.allow_download: true" in refused["error"]
-    assert asked == []
-    (first,) = imported(tmp_path, endpoint, part | {"allow_download": True})
-    assert (first["rows"], first["files"]) == (["Is it red?"], 1), "only the part that was named"
-    assert not any("more" in line for line in asked if "resolve" in line)
     whole = {"source": "dataset", "path": REPO, "allow_download": True}
-    (fetched,) = imported(tmp_path, endpoint, whole)
+    first, fetched = imported(tmp_path, endpoint, part | {"allow_download": True}, whole)
+    assert (first["rows"], first["files"]) == (["Is it red?"], 1), "only the part that was named"
+    resolved = [line for line in asked if line.startswith("GET") and "resolve" in line]
+    assert "data/train" in resolved[0], "the part came before the rest"
     assert (fetched["rows"], fetched["files"]) == (["Is it red?"], len(FILES))
     asked.clear()
     lines = {"source": "jsonl", "path": f"{REPO}:more/rows.json"}
-    offline, array, missing = imported(tmp_path, endpoint, part, lines, part | {"path": f"{REPO}:nothing"})
-    assert (offline, asked) == (first, []), "the same artifact, from the cache"
+    others = [part | {"path": f"{REPO}:nothing"}, part | {"path": "someone/else"}]
+    offline, array, missing, refused = imported(tmp_path, endpoint, part, lines, *others)
+    assert "'someone/else' is neither a file or folder nor in the local hub cache" in refused["error"]
+    assert "set samples.allow_download: true" in refused["error"]
+    assert (offline, asked) == (first, []), "the same artifact, from the cache; nothing is asked without leave"
     assert (array["rows"], array["dropped"]) == (["Is it round?"], {}), "a picture that lies behind the cache's links"
     assert "has no 'nothing'" in missing["error"]
 
@@ -147,6 +146,7 @@ def test_a_dataset_is_fetched_only_if_allowed_and_then_read_offline(tmp_path: Pa
         ("a/b@refs/pr/3:data/train", HubName("a/b", "refs/pr/3", "data/train")),
         ("a/b:rows.json", HubName("a/b", None, "rows.json")),
         ("rows.jsonl", None),
+        ("data/rows.parquet", None),
         ("a/b/c", None),
         ("./a/b", None),
         ("/a/b", None),
@@ -155,6 +155,8 @@ def test_a_dataset_is_fetched_only_if_allowed_and_then_read_offline(tmp_path: Pa
 )
 def test_names_of_the_hub(path: str, name: HubName | None) -> None:
     assert parse_hub_name(SamplesConfig(source="dataset", path=path)) == name
+    lines = parse_hub_name(SamplesConfig(source="jsonl", path=path))
+    assert lines == (name if name and name.inside else None), "lines are a file, never a whole dataset"
 
 
 def test_a_folder_that_is_there_is_no_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

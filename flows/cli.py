@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 demo_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(demo_app, name="demo")
+samples_app = typer.Typer(pretty_exceptions_enable=False)
+app.add_typer(samples_app, name="samples", rich_help_panel="One stage again")
 pool_app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="The work pool of a Prefect server.")
 app.add_typer(pool_app, name="pool")
 server_app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="A Prefect server on this machine.")
@@ -207,6 +209,26 @@ def trace(
     from flows import commands
 
     commands.trace(what, run, store, as_json=as_json)
+
+
+@app.command("export")
+def export(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="A stage (pairs, rollouts/0, training/1, promoted) or a digest prefix."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder to write.")],
+    run: RunName = "demo",
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Also the rows that were kept aside, with their source rows.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    store: Store = None,
+) -> None:
+    """Write tables as a data set that load_dataset opens, or a checkpoint as a model folder, each with a card."""
+    from flows import commands
+
+    commands.export(what, run, output, store, dropped=dropped, overwrite=overwrite)
 
 
 @app.command("verify")
@@ -403,6 +425,40 @@ def rerun(
     commands.rerun(context.info_name or "", run, config, changes or [], store, upstream, mode.value, dry_run=dry_run)
 
 
+@samples_app.callback(invoke_without_command=True)
+def rerun_samples(
+    context: typer.Context,
+    run: MaybeRun = None,
+    config: MaybeConfig = None,
+    changes: Changes = None,
+    upstream: Upstream = "latest",
+    mode: HowMuch = Mode.reuse,
+    dry_run: DryRun = False,
+    store: Store = None,
+) -> None:
+    """Rerun samples of one run, or (inspect) look at an input before it is imported."""
+    if context.invoked_subcommand is None:
+        if run is None:
+            raise typer.BadParameter("give --run, or the command inspect")
+        rerun(context, run, config, changes, upstream, mode, dry_run, store)
+
+
+@samples_app.command("inspect")
+def inspect_samples(
+    path: Annotated[
+        str | None, typer.Argument(metavar="[PATH]", help="File, folder or dataset of the hub; that of the config.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Run config whose samples section counts.")] = None,
+    changes: Changes = None,
+    looked: Annotated[int, typer.Option("--rows", min=0, help="Rows to look at, from the first; 0 for all.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an import would make of its input: columns, ten rows, pictures, problems; exit code 1 if nothing."""
+    from flows import commands
+
+    commands.inspect_samples(path, config, changes or [], looked, as_json=as_json)
+
+
 def rerun_negatives(
     run: RunName,
     config: MaybeConfig = None,
@@ -506,7 +562,7 @@ _RERUN: dict[str, Callable[..., None]] = {
     "training": rerun_training,
 }
 _HELP = {"evaluation": "Rerun evaluation of one run, or ask a benchmark's questions."}
-for _stage in STAGES:
+for _stage in (name for name in STAGES if name != "samples"):  # samples has a command of its own below it
     app.command(_stage, help=_HELP.get(_stage, f"Rerun {_stage} of one run."), rich_help_panel="One stage again")(
         _RERUN.get(_stage, rerun)
     )

@@ -185,6 +185,20 @@ def show(what: str | None, run: str, store: str | None, *, as_json: bool, full: 
         showing.show_artifacts(place, run, what, as_json=as_json)
 
 
+def inspect_samples(path: str | None, config: Path | None, changes: list[str], looked: int, *, as_json: bool) -> None:
+    """Print what an import would make of its input."""
+    from flows.looking import show_input
+
+    show_input(path, config, changes, looked, as_json=as_json)
+
+
+def export(what: str, run: str, output: Path, store: str | None, *, dropped: bool, overwrite: bool) -> None:
+    """Write an artifact as a folder with a card."""
+    from flows.exporting import export as export_artifact
+
+    export_artifact(Store(use_store(store)), what, run, output, dropped=dropped, overwrite=overwrite)
+
+
 def trace(what: str, run: str, store: str | None, *, as_json: bool) -> None:
     """Print where an artifact or a row comes from."""
     from flows.inspecting import show_trace

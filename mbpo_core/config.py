@@ -91,7 +91,9 @@ class SamplesConfig(Section):
     source: Literal["demo", "dataset", "parquet", "jsonl", "pope", "amber", "mmhal", "vilp", "vlind"] = Field(
         "demo", description="Kind of input; the last five are benchmarks as published (docs/benchmarks.md)."
     )
-    path: str = Field("", description="File or folder to read; unused for the demo scenes.")
+    path: str = Field(
+        "", description="File or folder to read, or a dataset of the hub (owner/name); unused for the demo scenes."
+    )
     name: str = Field("", description="Name written to the source column; the source kind if empty.")
     image_root: str = Field(
         "", description="Folder that relative image paths may not leave; the input's folder if empty."
@@ -101,6 +103,7 @@ class SamplesConfig(Section):
     question_column: str = Field("question", description="Column of the question text.")
     answer_column: str = Field("answer", description="Column of the reference answer.")
     rejected_column: str = Field("", description="Column of rejected responses; none if empty.")
+    json_column: str = addition("", "Column of JSON objects whose keys are read as columns too, as RLHF-V's text.")
     conversation_column: str = Field("", description="LLaVA conversations; replaces question and answer columns.")
     kind_column: str = Field("", description="Column of question kinds; kinds are inferred if empty.")
     choices_column: str = Field("", description="Column of multiple-choice options.")
@@ -140,6 +143,15 @@ class SamplesConfig(Section):
     demo_dev: int = Field(200, ge=0, description="Demo: questions a dev probe.")
     demo_eval: int = Field(1000, ge=0, description="Demo: questions an eval probe.")
     part_rows: int = knob(1000, "Rows a Parquet part.", ge=1)
+    url_folder: str = addition(
+        "", "Folder that pictures named by URL are fetched into and read from; URLs are refused if empty."
+    )
+    url_hosts: list[str] = addition(
+        list, "Hosts that may be fetched from at a private address and by plain http; others by https only."
+    )
+    url_max_bytes: int = addition(33_554_432, "Largest fetched file, bytes.", ge=1)
+    url_timeout_s: float = knob(30.0, "Longest time a picture may take to be fetched, seconds.", gt=0)
+    allow_download: bool = knob(False, "Let a dataset of the hub be downloaded; off, only local files are used.")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> SamplesConfig:

@@ -11,16 +11,19 @@ _MODEL = ("mbpo_core.models", "mbpo_core.generation")
 
 
 def _sample_sources(section: config.SamplesConfig) -> dict[str, External]:
-    """What lies outside the store: the input, and the images it names by path."""
+    """What lies outside the store: the input, and the images it names by path or URL."""
     if section.source == "demo":
         return {}
-    from mbpo_core.samples.inputs import named_images, read_files
+    from mbpo_core.samples.inputs import fetched_images, named_images, read_files
     from mbpo_core.samples.paths import image_root
 
-    return {
+    sources = {
         "path": read_files(section),
         "image_root": External(image_root(section), only=lambda: named_images(section)),
     }
+    if section.url_folder:
+        sources["url_folder"] = External(Path(section.url_folder), only=lambda: fetched_images(section))
+    return sources
 
 
 def _negative_sources(section: config.NegativesConfig) -> dict[str, External]:

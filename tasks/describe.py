@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mbpo_core.execution import Cause, CauseKind, StagePlan
+from mbpo_core.markdown import escaped, fenced, table
 from mbpo_core.planning import PENDING
 from mbpo_core.progress import duration
 from mbpo_core.store import Manifest
 from mbpo_core.store.lineage import Stale
-from tasks.markdown import escaped, fenced, table
 
 _WIDTH = 40
 _DIGEST = re.compile("[0-9a-f]{64}")

@@ -18,12 +18,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from mbpo_core.errors import MbpoError
 from mbpo_core.execution import StagePlan
+from mbpo_core.markdown import fenced
 from mbpo_core.stage import ArtifactRef, Reader
 from mbpo_core.store import Manifest, Store
 from mbpo_core.store.gc import Garbage
 from mbpo_core.store.lineage import readable_manifest, stale
 from tasks.describe import describe_plans, describe_stage, describe_stale
-from tasks.markdown import fenced, page_key
+from tasks.markdown import page_key
 
 PAGE = "report.html"
 SECTIONS = {

@@ -7,11 +7,12 @@ import os
 import sys
 
 from mbpo_core.evaluation.table import format_entry
+from mbpo_core.markdown import escaped, table
 from mbpo_core.progress import make_progress
 from mbpo_core.promotion import check_metrics, decide
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.store.promotions import Comparison, Decision, publish, record
-from tasks.markdown import escaped, page_key, table
+from tasks.markdown import page_key
 from tasks.run import Run, expect
 
 REFUSED = "mbpo.promotion.refused"

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from mbpo_core.samples.paths import is_missing
 from mbpo_core.samples.problems import Unusable
@@ -133,6 +133,22 @@ def conversation_of(value: Any, column: str) -> tuple[str, str]:
         elif question is not None and role in _ASSISTANT:
             return text_of(question, f"{column}: the human turn"), text_of(_content(turn), f"{column}: the answer")
     raise Unusable("missing_value", f"{column} has no human turn followed by an answer")
+
+
+def spoken_by(role: Literal["user", "assistant"], value: Any, column: str) -> Any:
+    """The text of the one turn of a role where the cell is a conversation (as TRL's prompt, chosen and rejected are).
+
+    Any other cell is given back as it is. The turns of other roles are left out.
+
+    Raises:
+        Unusable: missing_value where the role has no turn, or several: what was answered would not be certain.
+    """
+    if not (isinstance(value, list | tuple) and value and all(isinstance(t, dict) and "role" in t for t in value)):
+        return value
+    turns = [turn for turn in value if turn["role"] == role]
+    if len(turns) != 1:
+        raise Unusable("missing_value", f"{column} has {len(turns)} turns of the {role}, expected one")
+    return _content(turns[0])
 
 
 def meta_of(value: Any) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import OrderedDict
+import re
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mbpo_core import records
 from mbpo_core.samples.paths import resolve_image
 from mbpo_core.samples.problems import Unusable
+from mbpo_core.samples.urls import UrlFolder, is_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +25,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BYTES_PER_PIXEL = 8  # of the widest uncompressed picture, 16-bit RGBA; larger files are refused unread
 _HEADER_BYTES = 2**20
+_ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>")  # PIL names the buffer, which differs from run to run
 _WHITE = (255, 255, 255, 255)
 
 
@@ -36,12 +40,14 @@ class Loaded:
 class ImageLoader:
     """Turns an image cell into records; remembers the last few, because questions about one image stand together."""
 
-    def __init__(self, root: Path, max_pixels: int, remember: int = 16) -> None:
-        self._root, self._max_pixels, self._remember = root, max_pixels, remember
+    def __init__(self, root: Path, max_pixels: int, remember: int = 16, urls: UrlFolder | None = None) -> None:
+        self._root, self._max_pixels, self._remember, self._urls = root, max_pixels, remember, urls
         self._recent: OrderedDict[str, Loaded] = OrderedDict()
+        self.came_as: Counter[str] = Counter()
+        """Pictures read so far by format and mode, as "JPEG RGB"; one that is remembered counts once."""
 
     def load(self, value: Any) -> Loaded:
-        """One picture from encoded bytes, an HF image (bytes and path), a path, or a PIL image.
+        """One picture from encoded bytes, an HF image (bytes and path), a path, a URL that was fetched, or a PIL image.
 
         Plain 8-bit RGB PNG and JPEG files that stand upright keep their bytes. Everything else is
         re-encoded as RGB PNG: turned as EXIF says, transparency on white, 16 bits scaled to 8,
@@ -56,7 +62,9 @@ class ImageLoader:
         else:
             name = value if isinstance(value, str) else ""
         if isinstance(value, str) and value:
-            text = value
+            text, urls = value, self._urls
+            if urls is not None and is_url(text):
+                return self._cached(f"url:{text}", urlsplit(text).path, lambda: urls.read(text))
             return self._cached(f"path:{text}", name, lambda: self._read(resolve_image(self._root, text)))
         if isinstance(value, bytes | bytearray | memoryview):
             data = bytes(value)
@@ -70,7 +78,9 @@ class ImageLoader:
             self._recent.move_to_end(key)
             return self._recent[key]
         data: bytes = read()
-        image = records.Image(bytes=plain_rgb(data, self._max_pixels), path=Path(name).name or None)
+        plain, form = _plain_rgb(data, self._max_pixels)
+        image = records.Image(bytes=plain, path=Path(name).name or None)
+        self.came_as[form] += 1
         loaded = Loaded(image, hashlib.sha256(data).hexdigest())
         if key:
             self._recent[key] = loaded
@@ -99,6 +109,11 @@ def plain_rgb(data: bytes, max_pixels: int) -> bytes:
     Raises:
         Unusable: unreadable_image or image_too_large.
     """
+    return _plain_rgb(data, max_pixels)[0]
+
+
+def _plain_rgb(data: bytes, max_pixels: int) -> tuple[bytes, str]:
+    """The same, and what the picture came as."""
     from PIL import Image as pil
 
     try:
@@ -107,15 +122,16 @@ def plain_rgb(data: bytes, max_pixels: int) -> bytes:
             if width * height > max_pixels:
                 detail = f"{width} x {height} pixels, at most {max_pixels} (samples.max_pixels) are accepted"
                 raise Unusable("image_too_large", detail)
-            plain = _is_plain(picture, data)
+            plain, form = _is_plain(picture, data), f"{picture.format} {picture.mode}"
             picture.load()
-            return data if plain else _encoded(_upright_rgb(picture))
+            return (data if plain else _encoded(_upright_rgb(picture))), form
     except pil.DecompressionBombError as error:
         raise Unusable("image_too_large", str(error)) from error
     except Unusable:
         raise
     except Exception as error:  # PIL's decoders raise anything on broken files: OSError, SyntaxError, struct.error, ...
-        raise Unusable("unreadable_image", f"{type(error).__name__}: {error}"[:300]) from error
+        told = _ADDRESS.sub("", f"{type(error).__name__}: {error}")
+        raise Unusable("unreadable_image", told[:300]) from error
 
 
 def _is_plain(picture: Image, data: bytes) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, overload
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark
-from mbpo_core.samples.paths import image_root, input_path, is_missing, named_paths, resolve_image
+from mbpo_core.samples.paths import image_root, image_values, input_path, is_missing, named_paths, resolve_image
 from mbpo_core.samples.problems import Unusable
-from mbpo_core.samples.readers import JsonlReader, ParquetReader, _parquet_files
+from mbpo_core.samples.readers import ParquetReader, open_input, parquet_files
+from mbpo_core.samples.urls import UrlFolder, is_url
 from mbpo_core.stage import External
 
 
@@ -45,7 +46,7 @@ def read_files(config: SamplesConfig) -> External:
         DataError: a benchmark's file is missing or has another layout.
     """
     if not is_benchmark(config):
-        return External(Path(config.path))
+        return External(input_path(config))
     benchmark = open_benchmark(config)
     return External(benchmark.folder, only=lambda: benchmark.files)
 
@@ -73,14 +74,32 @@ def named_images(config: SamplesConfig) -> Files:
     return Files(files)
 
 
+def fetched_images(config: SamplesConfig) -> Files:
+    """The files of samples.url_folder that belong to the URLs which the first samples.limit rows name.
+
+    What is missing is fetched; see `mbpo_core.samples.urls`.
+
+    Raises:
+        DataError: the input does not exist, or cannot be read.
+    """
+    if is_benchmark(config):
+        return Files([])  # published files name local pictures only
+    reader = open_input(config)
+    rows = islice(reader.rows([config.image_column]), config.limit or None)
+    values = (value for row in rows for value in image_values(row.cells.get(config.image_column)))
+    named = (value for value in values if not (isinstance(value, dict) and value.get("bytes")))
+    urls = {name for value in named for name in named_paths(value) if is_url(name)}
+    return Files([str(file) for file in UrlFolder(config).fetch(urls)])
+
+
 def _image_cells(config: SamplesConfig, path: Path) -> Iterator[Any]:
     """The image column's cells, without image bytes."""
-    if config.source == "jsonl":
-        yield from (row.cells[config.image_column] for row in JsonlReader(path).rows([config.image_column]))
-    elif is_benchmark(config):
+    if is_benchmark(config):
         yield from open_benchmark(config).image_cells()
+    elif config.source == "jsonl" or (config.source == "parquet" and config.json_column):
+        yield from (row.cells[config.image_column] for row in open_input(config).rows([config.image_column]))
     elif config.source == "parquet":
-        yield from _parquet_paths(_parquet_files(path), config.image_column)
+        yield from _parquet_paths(parquet_files(path), config.image_column)
 
 
 def _parquet_paths(files: list[Path], column: str) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mbpo_core.samples import cells, kinds, splits
 from mbpo_core.samples.images import ImageLoader, Loaded
 from mbpo_core.samples.paths import image_values, is_missing
 from mbpo_core.samples.problems import Unusable
+from mbpo_core.samples.urls import UrlFolder
 from mbpo_core.verifiers.text import tokens
 
 STAGE = "samples"
@@ -38,7 +40,12 @@ class Normaliser:
     def __init__(self, config: SamplesConfig, root: Path) -> None:
         self._config = config
         self._source = config.name or config.source
-        self._images = ImageLoader(root, config.max_pixels)
+        self._images = ImageLoader(root, config.max_pixels, urls=UrlFolder(config) if config.url_folder else None)
+
+    @property
+    def came_as(self) -> Counter[str]:
+        """Pictures read so far by format and mode."""
+        return self._images.came_as
 
     def sample_id(self, raw: RawRow) -> str:
         """The id column's text; without one, a digest of question, answers, options and images (path or bytes).
@@ -68,7 +75,7 @@ class Normaliser:
 
     def drop(self, sample_id: str, raw: RawRow, reason: str, detail: str) -> Dropped:
         """The dead letter of a row; image bytes are left out and long texts cut."""
-        row = json.dumps(_readable(dict(raw.cells)), ensure_ascii=False, default=str)
+        row = json.dumps(readable(dict(raw.cells)), ensure_ascii=False, default=str)
         return Dropped(sample_id=sample_id, stage=STAGE, reason=reason, detail=f"row {raw.index}: {detail}", row=row)
 
     def _sample(self, sample_id: str, raw: RawRow) -> Sample:
@@ -123,7 +130,7 @@ class Normaliser:
             Unusable: same_answer where it has the words of the answer, capitals and punctuation aside.
         """
         column = self._config.rejected_column
-        cell = raw.cells.get(column) if column else None
+        cell = cells.spoken_by("assistant", raw.cells.get(column), column) if column else None
         if is_missing(cell):
             return None
         rejected = cells.text_of(cell, column)
@@ -144,13 +151,14 @@ class Normaliser:
         config = self._config
         if config.conversation_column:
             return cells.conversation_of(raw.cells.get(config.conversation_column), config.conversation_column)
-        cell = raw.cells.get(config.answer_column)
+        given = cells.spoken_by("assistant", raw.cells.get(config.answer_column), config.answer_column)
         if config.kind_column and str(raw.cells.get(config.kind_column)).strip().lower() == "box":
-            cell = cells.box_of(cell)
-        answer = cells.answer_of(cell, config.answer_column)
+            given = cells.box_of(given)
+        answer = cells.answer_of(given, config.answer_column)
         cells.text_of(answer, config.answer_column)
         answer = answer if isinstance(answer, int) and not isinstance(answer, bool) else cells.text_of(answer, "")
-        return cells.text_of(raw.cells.get(config.question_column), config.question_column), answer
+        asked = cells.spoken_by("user", raw.cells.get(config.question_column), config.question_column)
+        return cells.text_of(asked, config.question_column), answer
 
 
 def _image_key(value: Any) -> str:
@@ -161,12 +169,12 @@ def _image_key(value: Any) -> str:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes | bytearray) else str(value)
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """The value without bytes, and with long texts cut."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if isinstance(value, dict):
-        return {str(key): _readable(item) for key, item in value.items()}
+        return {str(key): readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(item) for item in value]
+        return [readable(item) for item in value]
     return value[:_LONGEST_TEXT] if isinstance(value, str) else value

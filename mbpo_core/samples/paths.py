@@ -10,18 +10,22 @@ from typing import Any
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.errors import DataError
+from mbpo_core.samples.hub import hub_copy, hub_repository, parse_hub_name
 from mbpo_core.samples.problems import Unusable
 
 _REMOTE = ("http:", "https:", "ftp:", "s3:", "gs:", "hf:", "data:", "file:")
 
 
 def input_path(config: SamplesConfig) -> Path:
-    """The configured file or folder.
+    """The configured file or folder; of a dataset on the hub, its local copy.
 
     Raises:
-        DataError: it does not exist, or a file stands where the source needs a folder (or the other way round).
+        DataError: it does not exist, or a file stands where the source needs a folder (or the other way round); a
+            dataset of the hub is not in the local cache and may not be downloaded.
     """
     path = Path(config.path)
+    if not path.exists() and (hub := parse_hub_name(config)):
+        path = hub_copy(hub, allow_download=config.allow_download)
     if not path.exists():
         raise DataError(
             f"{config.path!r} does not exist",
@@ -77,11 +81,16 @@ def resolve_image(root: Path, text: str) -> Path:
             unreadable_image where it is a URL or names no regular file.
     """
     if text.lower().startswith(_REMOTE):
-        raise Unusable("unreadable_image", f"{text[:80]!r} is a URL; images are read from local files only")
+        raise Unusable("unreadable_image", f"{text[:80]!r} is a URL; set samples.url_folder to have https fetched")
     try:
         # os.path rather than pathlib: this runs once a row.
-        path = os.path.realpath(os.path.join(root, text))
-        inside = path.startswith(os.path.join(root, ""))
+        named = os.path.join(root, text)
+        path, fence = os.path.realpath(named), root
+        if repository := hub_repository(root):
+            # The files of a snapshot are links into its repository's other folder; what counts is the name.
+            named = os.path.normpath(named)
+            fence = repository if _inside(named, root) else root
+        inside = _inside(path, fence)
         regular = inside and os.path.isfile(path)
     except (OSError, ValueError) as error:  # NUL byte, name too long
         raise Unusable("unreadable_image", f"{text[:80]!r} is no usable path: {error}") from error
@@ -89,7 +98,11 @@ def resolve_image(root: Path, text: str) -> Path:
         raise Unusable("image_outside_root", f"{text[:200]!r} leads out of the image root; set samples.image_root")
     if not regular:
         raise Unusable("unreadable_image", f"no file {text[:200]!r} under the image root")
-    return Path(path)
+    return Path(named if repository else path)
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return path.startswith(os.path.join(folder, ""))
 
 
 def is_missing(value: Any) -> bool:

@@ -2,119 +2,63 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mbpo_core.config import SamplesConfig
 from mbpo_core.errors import DataError
-from mbpo_core.samples.normalise import META, RawRow
+from mbpo_core.samples.columns import RawReader, Unfolded, check_cells, check_columns
+from mbpo_core.samples.json_rows import JsonReader
+from mbpo_core.samples.normalise import RawRow
 from mbpo_core.samples.paths import input_path
 
-_PEEK = 100  # JSON Lines: rows whose keys make up the columns
 _BATCH = 64  # rows decoded together
-_SHARD = re.compile(r"([A-Za-z]\w*)-\d+-of-\d+")  # train-00000-of-00002.parquet, as the hub names files
-
-
-class RawReader(Protocol):
-    """An input of known columns and length."""
-
-    columns: list[str]
-    count: int
-
-    def rows(self, columns: Sequence[str]) -> Iterator[RawRow]:
-        """All rows in order with the given cells, streamed: memory does not grow with their number."""
+_SHARD = re.compile(r"([A-Za-z]\w*)-\d+-of-\d+(?:-[0-9a-f]+)?")  # train-00000-of-00002.parquet, as the hub names files
 
 
 def open_reader(config: SamplesConfig) -> RawReader:
     """Open the configured input and check it before anything is computed.
 
     Raises:
-        DataError: it is missing, of another format, empty, or lacks a mapped column (the message
-            lists the columns there are and the closest one).
+        DataError: it is missing, of another format, empty, lacks a mapped column (the message lists the columns
+            there are and the closest one), or such a column holds nothing that can be read.
+    """
+    reader = open_input(config)
+    check_columns(config, reader.columns)
+    check_cells(config, reader)
+    return reader
+
+
+def open_input(config: SamplesConfig) -> RawReader:
+    """Open the configured input, whatever its columns are.
+
+    Raises:
+        DataError: it is missing, of another format or empty, or has no column samples.json_column.
     """
     path = input_path(config)
     reader: RawReader
     if config.source == "jsonl":
-        reader = JsonlReader(path)
+        reader = JsonReader(path)
     elif config.source == "parquet":
-        reader = ParquetReader(_parquet_files(path))
+        reader = ParquetReader(parquet_files(path))
     else:
         reader = _open_folder(path)
     if reader.count == 0:
         raise DataError("the input has no rows", where=str(config.path), remedy="Check samples.path.")
-    _check_columns(config, reader.columns)
-    return reader
-
-
-def mapped_columns(config: SamplesConfig) -> dict[str, str]:
-    """Setting -> input column, of the columns that the settings ask for."""
-    wanted = {"image_column": config.image_column}
-    if config.conversation_column:
-        wanted["conversation_column"] = config.conversation_column
-    else:
-        wanted |= {"question_column": config.question_column, "answer_column": config.answer_column}
-    for name in ("rejected_column", "aliases_column", "id_column", "kind_column", "choices_column", "split_column"):
-        if column := getattr(config, name):
-            wanted[name] = column
-    return wanted
-
-
-def columns_to_read(config: SamplesConfig, available: Sequence[str]) -> list[str]:
-    """The mapped columns, and `meta` where the input has one."""
-    wanted = list(dict.fromkeys(mapped_columns(config).values()))
-    return [*wanted, META] if META in available and META not in wanted else wanted
-
-
-class JsonlReader:
-    """One JSON object a line, UTF-8; blank lines do not count. A broken line is a row with a problem."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.count = 0
-        keys: dict[str, None] = {}
-        for line in self._lines():
-            if self.count < _PEEK:
-                keys |= dict.fromkeys(self._first_row(line) if self.count == 0 else _parse(line, self.count).cells)
-            self.count += 1
-        self.columns = list(keys)
-
-    def rows(self, columns: Sequence[str]) -> Iterator[RawRow]:
-        """See `RawReader`."""
-        for index, line in enumerate(self._lines()):
-            row = _parse(line, index)
-            yield RawRow(index, {name: row.cells.get(name) for name in columns}, row.problem)
-
-    def _lines(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
-            for line in file:
-                if line.strip(b"\xef\xbb\xbf \t\r\n"):  # a byte-order mark alone is blank, too
-                    yield line
-
-    def _first_row(self, line: bytes) -> dict[str, Any]:
-        """The first row's keys; a file that is no JSON Lines at all is an error, not a dropped row."""
-        row = _parse(line, 0)
-        if row.problem:
-            raise DataError(
-                f"the first line is no JSON object: {row.problem}",
-                where=str(self._path),
-                expected='one JSON object a line, such as {"image": "1.png", "question": "...", "answer": "..."}',
-                remedy="Write a JSON array as lines with: jq -c '.[]' file.json > file.jsonl",
-            )
-        return dict(row.cells)
-
-
-def _parse(line: bytes, index: int) -> RawRow:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        return RawRow(index, {}, f"the line is no JSON: {error}"[:200])
-    if not isinstance(value, dict):
-        return RawRow(index, {}, f"the line is a JSON {type(value).__name__}, expected an object")
-    return RawRow(index, value)
+    if not config.json_column:
+        return reader
+    if config.json_column not in reader.columns:
+        raise DataError(
+            f"the input has no column {config.json_column!r}",
+            where=f"samples.json_column, {config.path}",
+            expected=f"one of {', '.join(reader.columns)}",
+            remedy="Name the column of JSON objects, or leave it empty.",
+        )
+    return Unfolded(reader, config.json_column)
 
 
 class ParquetReader:
@@ -154,7 +98,7 @@ class ParquetReader:
         for path in self._files:
             shard = _SHARD.fullmatch(path.stem)
             extra = {"split": shard[1]} if self._named_split and shard else {}
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path) as file, _culprit_named(str(path), stored, partial(_read_column, path)):
                 for batch in file.iter_batches(_BATCH, columns=stored):
                     for row in batch.to_pylist():
                         yield RawRow(index, row | extra)
@@ -186,12 +130,13 @@ class DatasetReader:
             stored = [column for column in columns if column in part.column_names]
             labels = {c: part.features[c].names for c in stored if getattr(part.features[c], "names", None)}
             table = part.select_columns(stored).with_format("arrow")  # raw structs: nothing is decoded
-            for start in range(0, len(part), _BATCH):
-                for row in table[start : start + _BATCH].to_pylist():
-                    for column, words in labels.items():  # class labels are stored as numbers
-                        row[column] = words[row[column]] if row[column] is not None and row[column] >= 0 else None
-                    yield RawRow(index, {"split": name} | row if self._named_split else row)
-                    index += 1
+            with _culprit_named(f"split {name or 'of the dataset'}", stored, partial(_read_cells, table)):
+                for start in range(0, len(part), _BATCH):
+                    for row in table[start : start + _BATCH].to_pylist():
+                        for column, words in labels.items():  # class labels are stored as numbers
+                            row[column] = words[row[column]] if row[column] is not None and row[column] >= 0 else None
+                        yield RawRow(index, {"split": name} | row if self._named_split else row)
+                        index += 1
 
 
 def _open_folder(path: Path) -> RawReader:
@@ -209,7 +154,7 @@ def _open_folder(path: Path) -> RawReader:
             ) from error
         return DatasetReader({"": stored} if isinstance(stored, Dataset) else dict(stored))
     if any(path.rglob("*.parquet")) and not any(path.rglob("metadata.parquet")):
-        return ParquetReader(_parquet_files(path))
+        return ParquetReader(parquet_files(path))
     return DatasetReader(_image_folder(path))
 
 
@@ -235,21 +180,46 @@ def _image_folder(path: Path) -> dict[str, Any]:
         return dict(loaded)
 
 
-def _parquet_files(path: Path) -> list[Path]:
+def parquet_files(path: Path) -> list[Path]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*.parquet") if file.is_file())
     if not files:
         raise DataError("no *.parquet file in the folder", where=str(path), remedy="Check samples.path.")
     return files
 
 
-def _check_columns(config: SamplesConfig, available: Sequence[str]) -> None:
-    for setting, column in mapped_columns(config).items():
-        if column not in available:
-            close = difflib.get_close_matches(column, available, n=1, cutoff=0.5)
-            hint = f"; the closest is {close[0]!r}" if close else ""
-            raise DataError(
-                f"the input has no column {column!r}{hint}",
-                where=f"samples.{setting}, {config.path}",
-                expected=f"one of {', '.join(available)}",
-                remedy=f"Set samples.{setting}={close[0] if close else '<column>'}.",
-            )
+@contextmanager
+def _culprit_named(where: str, columns: Sequence[str], read: Callable[[str], Any]) -> Iterator[None]:
+    """Turn what pyarrow raises on data it cannot decode into a DataError that names the column."""
+    broken = (
+        OSError,
+        ValueError,
+        NotImplementedError,
+    )  # pyarrow's errors are kinds of these; bad UTF-8 is a ValueError
+    try:
+        yield
+    except broken as error:
+        culprits = []
+        for name in columns:
+            try:
+                read(name)
+            except broken:
+                culprits.append(name)
+        raise DataError(
+            f"column {', '.join(map(repr, culprits or columns))} cannot be read: {str(error).splitlines()[0]:.200}",
+            where=where,
+            expected="data that pyarrow can decode",
+            remedy="Fetch or write the file anew, or map another column.",
+        ) from error
+
+
+def _read_column(path: Path, name: str) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH, columns=[name]):
+            batch.to_pylist()
+
+
+def _read_cells(table: Any, name: str) -> None:
+    for start in range(0, len(table), _BATCH):
+        table[start : start + _BATCH][name].to_pylist()

@@ -10,9 +10,10 @@ from itertools import islice
 from mbpo_core.config import SamplesConfig
 from mbpo_core.records import Dropped, Sample
 from mbpo_core.samples.benchmarks import is_benchmark, open_benchmark, own_columns
+from mbpo_core.samples.columns import RawReader, columns_to_read
 from mbpo_core.samples.normalise import STAGE, Normaliser
 from mbpo_core.samples.paths import image_root
-from mbpo_core.samples.readers import RawReader, columns_to_read, open_reader
+from mbpo_core.samples.readers import open_reader
 from mbpo_core.stage import Row, StageContext
 
 

@@ -58,7 +58,11 @@ def test_every_reason_is_described_where_it_belongs() -> None:
 
 def test_every_mapping_setting_and_format_is_named() -> None:
     for name in SamplesConfig.model_fields:
-        if name.endswith("_column") or name in ("image_root", "max_pixels", "limit", "answer_form"):
+        if (
+            name.endswith("_column")
+            or name.startswith("url_")
+            or name in ("image_root", "max_pixels", "limit", "answer_form", "allow_download")
+        ):
             assert f"`samples.{name}`" in TEXT or f"`{name}`" in TEXT, name
     for form in FORMATS:
         assert form in TEXT

@@ -127,7 +127,39 @@ def test_an_animation_gives_its_first_frame(form: str) -> None:
     "data", [b"", b"not a picture", encoded(picture())[:60], encoded(picture(size=(64, 64)), "JPEG")[:-300]]
 )
 def test_a_broken_file_is_unreadable(data: bytes) -> None:
-    assert refused(plain_rgb, data, 10_000).reason == "unreadable_image"
+    problem = refused(plain_rgb, data, 10_000)
+    assert problem.reason == "unreadable_image"
+    assert "0x" not in problem.detail, "equal runs say equal things"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_one_pixel_is_a_picture(mode: str) -> None:
+    """Small ones are kept as they are: a family's own resize makes of them what it needs."""
+    form = "TIFF" if mode == "CMYK" else "PNG"
+    result = opened(plain_rgb(encoded(Image.new(mode, (1, 1)), form), 1))
+    assert (result.format, result.mode, result.size) == ("PNG", "RGB", (1, 1))
+    assert result.getpixel((0, 0)) == ((255, 255, 255) if mode in ("RGBA", "CMYK") else (0, 0, 0))
+
+
+@pytest.mark.parametrize(("size", "limit"), [((1, 5000), 4999), ((5000, 1), 4999)])
+def test_the_limit_counts_pixels_whatever_the_shape(size: tuple[int, int], limit: int) -> None:
+    assert refused(plain_rgb, encoded(Image.new("RGB", size)), limit).reason == "image_too_large"
+    assert plain_rgb(encoded(Image.new("RGB", size)), limit + 1)
+
+
+def test_every_exif_orientation_stands_upright() -> None:
+    """All eight, against the picture itself; the transpositions that a viewer undoes, as EXIF numbers them."""
+    upright = Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10)
+    undo = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    for number, stored in undo.items():
+        exif = Image.Exif()
+        exif[0x0112] = number
+        lying = upright if stored is None else upright.transpose(stored)
+        assert opened(plain_rgb(encoded(lying, exif=exif), 100)).tobytes() == upright.tobytes(), number
 
 
 def test_postscript_is_not_run() -> None:

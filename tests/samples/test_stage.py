@@ -121,35 +121,61 @@ def test_too_many_bad_rows_stop_the_stage_with_the_top_reasons(folder: Path, tmp
     assert import_samples(tmp_path / "store", **settings(path, max_dropped_share=0.1)).count() == 18
 
 
+def write_rotten(path: Path) -> None:
+    """A Parquet file whose questions are no UTF-8, as a broken exporter or disk leaves it."""
+    cells = {name: pa.array([value]) for name, value in GOOD.items()}
+    pq.write_table(pa.table(cells | {"question": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())}), path)
+
+
+def test_a_saved_dataset_names_the_column_it_cannot_decode(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    cells = {name: pa.array([value]) for name, value in GOOD.items()}
+    rotten = pa.table(cells | {"answer": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())})
+    Dataset(rotten).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"column 'answer' cannot be read: 'utf-8' codec .*map another column"):
+        open_reader(SamplesConfig(source="dataset", path=str(tmp_path / "saved")))
+
+
 def refusals(folder: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """Inputs that are wrong as a whole, and what the message must say."""
-    good = write_lines(folder / "rows.jsonl", [GOOD])
+    good = write_lines(folder / "rows.jsonl", [GOOD | {"size": 3}])
     (folder / "empty.jsonl").write_text("\n\n")
-    (folder / "array.jsonl").write_text(json.dumps([GOOD]))
+    (folder / "array.jsonl").write_text(json.dumps([[GOOD]]))
+    (folder / "cut.json").write_text(json.dumps([GOOD, GOOD])[:-9])
     (folder / "no.parquet").write_bytes(b"PAR1 not really")
     (folder / "cut").mkdir()
     (folder / "cut" / "state.json").write_text("{}")
     (folder / "bare").mkdir()
     pq.write_table(pa.table({"image": pa.array([], pa.string())}), folder / "empty.parquet")
+    write_rotten(folder / "rotten.parquet")
     yield settings(folder / "gone.jsonl"), ["gone.jsonl' does not exist", "samples.path", "Correct samples.path"]
     yield settings(folder), ["is a folder", "a JSON Lines file", "samples.source to dataset"]
     yield settings(good) | {"source": "dataset"}, ["is a file", "a dataset folder", "jsonl or parquet"]
     yield settings(good, image_root=str(folder / "nowhere")), ["nowhere' is not a folder", "samples.image_root"]
     yield settings(folder / "empty.jsonl"), ["the input has no rows", "empty.jsonl"]
-    yield settings(folder / "array.jsonl"), ["no JSON object", "is a JSON list", "jq -c '.[]'"]
+    yield settings(folder / "array.jsonl"), ["no JSON object", "is a JSON list", "array of such objects"]
+    yield settings(folder / "cut.json"), ["the JSON array is broken: item 1 is", "cut.json", "cut short"]
     yield (
         settings(good, answer_column="anser"),
         [
             "no column 'anser'; the closest is 'answer'",
             "samples.answer_column",
-            "one of id, image, question, answer",
+            "one of id, image, question, answer, size",
             "Set samples.answer_column=answer",
         ],
     )
     yield (
         settings(good, image_column="zzz"),
-        ["no column 'zzz'", "samples.image_column", "Set samples.image_column=<column>"],
+        ["no column 'zzz'", "samples.image_column", "Set samples.image_column=image"],
     )
+    yield settings(good, question_column="IMAGE"), ["no column 'IMAGE'; the closest is 'image'"]
+    yield settings(good, json_column="text"), ["no column 'text'", "samples.json_column", "one of id, image"]
+    numbers = write_lines(folder / "numbers.jsonl", [GOOD | {"image": 7, "answer": None}, GOOD | {"image": [8]}])
+    yield settings(numbers), ["column 'image' cannot be read: it holds int, e.g. 7", "samples.image_column", "inspect"]
+    yield settings(good, conversation_column="size"), ["column 'size' cannot be read", "a list of turns"]
+    yield settings(folder / "rotten.parquet") | {"source": "parquet"}, ["column 'question' cannot be read", "rotten"]
+    yield settings("data/nowhere") | {"source": "dataset"}, ["neither a file or folder nor in the local hub cache"]
     yield settings(good, conversation_column="turns"), ["no column 'turns'", "samples.conversation_column"]
     yield settings(good, choices_column="options"), ["no column 'options'", "samples.choices_column"]
     parquet = {"source": "parquet"}
@@ -177,7 +203,7 @@ def test_wrong_inputs_are_named_before_any_row_is_read(folder: Path, tmp_path: P
         assert all(part in message for part in parts), (message, parts)
         assert error.value.remedy
         count += 1
-    assert count == 15
+    assert count == 22
 
 
 def test_a_config_without_a_path_is_refused() -> None:

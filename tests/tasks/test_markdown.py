@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from mbpo_core.markdown import escaped, fenced, table
 from mbpo_core.reports import page
 from mbpo_core.stages import STAGES
-from tasks.markdown import escaped, fenced, page_key, table
+from tasks.markdown import page_key
 
 
 @pytest.mark.parametrize(

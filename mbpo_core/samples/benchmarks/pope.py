@@ -19,8 +19,8 @@ from pathlib import Path
 
 from mbpo_core.errors import DataError
 from mbpo_core.samples.benchmarks.reading import Benchmark, Item, Pictures, listed
+from mbpo_core.samples.json_rows import JsonReader
 from mbpo_core.samples.normalise import RawRow
-from mbpo_core.samples.readers import JsonlReader
 
 SETS = ("random", "popular", "adversarial")
 FOLDERS = ("", "output/coco", "coco")  # of a checkout of the repository
@@ -57,7 +57,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _rows(file: Path, pictures: Pictures) -> Iterator[RawRow]:
     subset = file.stem.rpartition("_")[2]
-    reader = JsonlReader(file)
+    reader = JsonReader(file)
     missing = [key for key in KEYS if key not in reader.columns]
     if missing or subset not in SETS:
         raise DataError(

@@ -17,18 +17,16 @@ from torch.utils._pytree import tree_iter
 
 
 class Meter(TorchDispatchMode):
-    """Counts what is alive of `held` and of what was made since the mode was entered; views count once.
+    """Counts every tensor that an operation reads or makes while the mode is on, until it is gone; views count once.
 
     Attributes:
         now, peak: bytes alive, and the most at any time since `mark`.
     """
 
-    def __init__(self, held: list[Tensor] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
         self._known: dict[int, int] = {}
-        for tensor in held or []:
-            self._take(tensor)
 
     def mark(self) -> None:
         """Let the peak begin again at what is alive."""
@@ -36,7 +34,7 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for value in tree_iter(result):
+        for value in tree_iter((args, kwargs, result)):
             if isinstance(value, Tensor):
                 self._take(value)
         return result

@@ -34,7 +34,7 @@ Not measured by us; what remains of a device beside it is compared with the esti
 
 _PAIRS = 32  # that are scored together at most, `models.scoring.group_logprobs`
 _REFERENCE_GROUPS = 16  # that a reference scores together, `training.reference`
-_DECODED = 5  # float32 tensors over the vocabulary at a decoding step
+_GREEDY, _DRAWN = 12, 33  # bytes an id at a decoding step: three in float32; drawing goes through float64
 _ROOM = 1.5  # by which the buffers of keys and values grow, `generation.cache`
 
 
@@ -166,8 +166,8 @@ class Estimator:
         """Reading the prompts, then a token a step: P prompts of length L, G completions of T tokens each.
 
         Keys and values: 2 w k d layers P (L + G T), in buffers that have half as much room again. A step's mask of G
-        queries over all keys, P G (L + G T) (w + 2); one layer's keys and values repeated for all heads; logits of
-        P G places in float32, five times over (made, without banned ids, normalised, drawn from).
+        queries over all keys, P G (L + G T) (w + 2); one layer's keys and values repeated for all heads; what is made of
+        P G V logits until an id is chosen.
         """
         tower, width = self.architecture.language, self._width
         length = self.prompts.tokens
@@ -176,10 +176,11 @@ class Estimator:
         reading = Batch([(length, 0)] * prompts, patches=prompts * self.prompts.patches)
         step = 2.0 * width * tower.heads * tower.head_width * keys * (tower.heads > tower.key_heads)
         step += completions * keys * (width + 2) if completions > 1 else 0
-        step += _DECODED * 4.0 * prompts * completions * self.architecture.vocabulary
+        step += (_DRAWN if completions > 1 else _GREEDY) * prompts * completions * self.architecture.vocabulary
         return [
             self._weights(),
             Term("keys and values", cache, f"{prompts} prompts of {length} tokens, {completions} x {tokens} after each"),
+            self._pictures(reading),
             Term("working memory", max(step, self._working(reading)), "the larger of reading prompts and a decoding step"),
             *self._runtime(),
         ]
@@ -190,6 +191,7 @@ class Estimator:
             self.architecture, batch.scored, self._width, self.config.policy.logits_mib, grad=False, trained=False
         )
         return [
+            self._pictures(batch),
             Term("masks", mask(batch, self._width), "of packed rows"),
             Term("logits", kept, f"{batch.scored} places x {self.architecture.vocabulary} ids"),
             self._beyond(self._working(batch), kept, f"one layer, {batch.tokens} tokens"),
@@ -218,10 +220,16 @@ class Estimator:
         return [
             Term("activations, language", spoken, f"{tokens} tokens, {towers.language.layers} layers"),
             Term("activations, vision", shown, f"{patches} patches, {towers.vision.layers} layers"),
+            self._pictures(*looks),
             Term("masks", sum(mask(look, width) for look in looks), "of packed rows"),
             Term("logits", kept, f"{places} places x {towers.vocabulary} ids"),
             self._beyond(working, kept, "one layer forward or backward"),
         ]
+
+    def _pictures(self, *batches: Batch) -> Term:
+        """Pixel values as the tower takes them, w each."""
+        values = sum(batch.patches for batch in batches) * self.prompts.values / max(1, self.prompts.patches)
+        return Term("pictures", self._width * values, f"{values:.3g} pixel values")
 
     def _beyond(self, working: float, logits: float, why: str) -> Term:
         """What a layer works with; never at the same time as the logits, so only what is more."""

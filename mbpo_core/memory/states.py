@@ -82,12 +82,13 @@ class States:
         ]
 
     def gradients(self) -> Term:
-        """While a micro-batch goes backward: w T; 2 w T / N under stage 2; w T / N under stage 3, or none here."""
+        """While a micro-batch goes backward: w T; w T / N under stages 2 and 3; twice that under stage 2 where the bucket
+        is smaller than what is trained, so that gradients are reduced before the last of them is made."""
         if self.stage < 2:
             return Term("gradients", self.width * self.trained, f"{_billions(self.trained)} trained, whole")
         if self._off:
             return Term("gradients", 0.0, "in the host's memory")
-        pieces = 2 if self.stage == 2 else 1
+        pieces = 2 if self.stage == 2 and self.trained > BUCKET else 1
         return Term(
             "gradients",
             pieces * self.width * self._share,
@@ -111,9 +112,9 @@ class States:
     def update(self, *, on_cpu: bool) -> list[Term]:
         """While the weights are updated; no activation is alive then.
 
-        Under ZeRO the partition's gradients in float32 and AdamW's temporaries, 4 T / N + 4 T / N (on a CPU 8, and of
-        all at once where everything is one flat partition); before that, the gradients are still whole or twice
-        there. Without ZeRO the gradients and what they are reduced in, w (T + min(T, bucket)).
+        Under ZeRO the partition's gradients in float32 and AdamW's temporaries, 4 T / N + 4 T / N (on a CPU 8 T / N); or,
+        before that, the bucket and what it is emptied into: w T / N (stage 1, with w T still whole) or 2 w T / N (stage
+        2). Stage 3 updates 1 billion numbers at a time. Without ZeRO the gradients and a copy to reduce them in.
         """
         if self._off:
             return [self.bucket()]
@@ -124,13 +125,12 @@ class States:
             return [self.gradients(), Term("update", max(flat, temporary), why)]
         share = min(self._share, _SUB_GROUP) if self.stage == 3 else self._share
         adam = _FLOAT * share * (3 if on_cpu else 2)
-        held = self.gradients().size / (2 if self.stage == 2 else 1)
-        raised = self.width * self._share + (_FLOAT * self._share if self.width != _FLOAT else 0.0)
-        if self.stage == 1:
-            raised += self.bucket().size
+        own, bucket = self.width * self._share, self.bucket().size
         if self.stage == 3:
-            adam, raised = adam + held, 0.0
-        return [Term("update", max(adam, held + raised), "gradients in float32 and AdamW's temporaries")]
+            return [self.gradients(), Term("update", adam, "a part's gradients in float32 and AdamW's temporaries")]
+        raised = own + (_FLOAT * self._share if self.width != _FLOAT else 0.0)
+        added = 2 * own + bucket if self.stage == 2 else self.width * self.trained + bucket + own
+        return [Term("update", max(adam, added, raised + own), "gradients in float32 and AdamW's temporaries")]
 
     def host(self) -> float:
         """Bytes in the host's memory, a process: float32 weights, moments and gradients, and the weights."""

@@ -21,11 +21,13 @@ class Prompts:
     Attributes:
         patches: of the picture, in the vision tower.
         features: image positions that it fills.
-        text: the other tokens.
+        values: pixel values of the picture, as the tower takes them.
+        text: tokens of the prompt that the picture does not fill.
     """
 
     patches: int
     features: int
+    values: int
     text: int
 
     @property
@@ -49,7 +51,7 @@ def read_prompts(folder: Path, architecture: Architecture, size: tuple[int, int]
         adapter = family_class(architecture.model_type, where=str(folder))
         processor = adapter.load_processor(folder, local_files_only=True, trust_remote_code=False)
         shown = adapter(processor, _config(folder)).read(picture)
-        return Prompts(_patches(shown.pixel_values, folder), shown.features, text)
+        return Prompts(_patches(shown.pixel_values, folder), shown.features, shown.pixel_values.numel(), text)
     if not architecture.model_type.startswith("qwen"):
         raise ModelError(
             "the model folder has no processor, which says how many positions a picture fills",
@@ -60,11 +62,9 @@ def read_prompts(folder: Path, architecture: Architecture, size: tuple[int, int]
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     vision = _config(folder).vision_config
-    made = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size)(
-        [picture], return_tensors="np"
-    )
-    patches = len(made["pixel_values"])
-    return Prompts(patches, int(patches / architecture.merge), text)
+    processor = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size)
+    pixels = processor([picture], return_tensors="np")["pixel_values"]
+    return Prompts(len(pixels), int(len(pixels) / architecture.merge), pixels.size, text)
 
 
 def packing_of(architecture: Architecture, config: PolicyConfig) -> Packing:

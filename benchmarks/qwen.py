@@ -77,9 +77,7 @@ def text_tokens(folder: Path, question: str) -> int:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
-    text = tokenizer.apply_chat_template(
-        messages, chat_template=_TEMPLATE, tokenize=False, add_generation_prompt=True
-    )
+    text = tokenizer.apply_chat_template(messages, chat_template=_TEMPLATE, tokenize=False, add_generation_prompt=True)
     return len(tokenizer(text, add_special_tokens=False)["input_ids"]) - 1
 
 

@@ -43,8 +43,12 @@ def settings(size: str, model: Path, data: Path, changes: Sequence[str]) -> Any:
         "run": "scale",
         "method": "mbpo",
         "rounds": 1,
-        "policy": {"model": str(model), "dtype": "bfloat16" if large else "float32", "logits_mib": 256.0 if large else 4.0},
-        "samples": {"source": "parquet", "path": str(data), "offline_share": 0.4, "online_share": 0.4, "dev_share": 0.0},
+        "policy": {
+            "model": str(model), "dtype": "bfloat16" if large else "float32", "logits_mib": 256.0 if large else 4.0,
+        },
+        "samples": {
+            "source": "parquet", "path": str(data), "offline_share": 0.4, "online_share": 0.4, "dev_share": 0.0,
+        },
         "negatives": {
             "steps": 3, "max_new_tokens": 64 if large else 16, "extra_samples": 0, "min_distinct": 0.0,
             "min_length_ratio": 0.0, "max_length_ratio": 1000.0, "batch_size": 4, "max_dropped_share": 1.0,
@@ -234,9 +238,7 @@ def _save(records: list[Record]) -> None:
     """Replace the records of the same size and device; the others stay."""
     before: list[Record] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     mine = {(row["grid"]["size"], row["device"], tuple(row["grid"]["changes"])) for row in records}
-    kept = [
-        row for row in before if (row["grid"]["size"], row["device"], tuple(row["grid"]["changes"])) not in mine
-    ]
+    kept = [row for row in before if (row["grid"]["size"], row["device"], tuple(row["grid"]["changes"])) not in mine]
     lines = ",\n ".join(json.dumps(row) for row in [*kept, *records])
     RESULTS.write_text(f"[\n {lines}\n]\n", encoding="utf-8")
 

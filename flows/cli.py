@@ -174,7 +174,8 @@ def plan_memory(
     config: Config,
     changes: Changes = None,
     device_gib: Annotated[
-        float | None, typer.Option("--device-gib", min=0.001, help="Memory of one accelerator; this node's if left out.")
+        float | None,
+        typer.Option("--device-gib", min=0.001, help="Memory of one accelerator; this node's own if left out."),
     ] = None,
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, max=1024, help="Worker processes; launch.processes if left out.")

@@ -49,7 +49,7 @@ def show_memory(
         console.say(
             f"{architecture.model_type}, {architecture.total / 1e9:.2f} billion parameters, {config.policy.dtype}; "
             f"a picture of {picture[0]} x {picture[1]} is {prompts.patches} patches and {prompts.features} positions, "
-            f"with {text_tokens} tokens of text; one of {config.launch.processes} processes, {device / GIB:.1f} GiB each."
+            f"with {text_tokens} tokens of text; {config.launch.processes} processes of {device / GIB:.1f} GiB."
         )
         for made, knobs in found:
             _print(made, device, knobs)

@@ -5,8 +5,8 @@ dropout, torch's scaled dot-product attention (its scores are never kept; they k
 SwiGLU, grouped queries, and rows of [prompt][completion 1]...[completion K]. Letters: w bytes a number of the model's
 dtype (2 or 4), h width, f inner width, a heads, k key heads, d head width, L tokens.
 
-Assumed: every attention kernel is a fused one (with a mask, the memory-efficient one); what tensors share is counted
-once; projectors between the towers, rotary tables, and tensors of a number a token are left out, being far below a layer.
+Assumed: every attention kernel is a fused one (with a mask, the memory-efficient one). What tensors share is counted
+once. Projectors and patch embeddings are left out, being less than a layer, and so is what experts are chosen with.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def saved_by_layer(tower: Tower, tokens: int, width: int, learns: Learns, batch:
 
     Terms in [] are kept only where the weights they are multiplied with learn: an attack on the image keeps none, and
     adapters keep the inputs of projections only.
-    A fused projection of queries, keys and values is kept whole by the values that are a part of it: 3 h in place of k' d.
+    A fused projection of queries, keys and values is kept whole by the values, which are a part of it: 3 h for k' d.
     Segment by segment, each completion reads a copy of its prompt's keys and values beside its own
     (`models.attention`): 2 w a d (sum_rows L + sum_k (P + C_k)) in place of 2 w L k' d, and another output.
 
@@ -133,7 +133,7 @@ def mask(batch: Batch, width: int) -> float:
     return float(len(batch.rows) * length**2 * (width + 2)) if batch.masked else 0.0
 
 
-def logits(architecture: Architecture, scored: int, width: int, limit_mib: float, *, grad: bool, trained: bool) -> float:
+def logits(model: Architecture, scored: int, width: int, limit_mib: float, *, grad: bool, trained: bool) -> float:
     """Bytes of projecting N places to V ids.
 
     A (N, V) float32 tensor up to the limit is made whole: forward it and a copy without the banned ids, 2 * 4 N V; of
@@ -141,9 +141,9 @@ def logits(architecture: Architecture, scored: int, width: int, limit_mib: float
     limit, two of them alive at a time (`models.projection`). Beside that, backward: 4 N h for the hidden states'
     gradient, and w V h for the head's own where it learns.
     """
-    whole = 4.0 * scored * architecture.vocabulary
+    whole = 4.0 * scored * model.vocabulary
     limit = limit_mib * 2**20
     tensors = 2 * limit if whole > limit else (4 if grad else 2) * whole
     if not grad:
         return tensors
-    return tensors + 4.0 * scored * architecture.language.width + trained * width * architecture.head
+    return tensors + 4.0 * scored * model.language.width + trained * width * model.head

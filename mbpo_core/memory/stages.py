@@ -102,7 +102,9 @@ class Estimator:
         config, states = self.config.training, self._states()
         held = [*states.weights(), *self._live_reference(), states.optimizer()]
         both = [*held, states.gradients(), states.bucket()]
-        passes = max((self._micro(looks) for looks in self._looks()), key=lambda terms: sum(term.size for term in terms))
+        passes = max(
+            (self._micro(looks) for looks in self._looks()), key=lambda terms: sum(term.size for term in terms)
+        )
         updating = Phase("update", [*held, *states.update(on_cpu=self.on_cpu), *self._runtime()])
         phases = [Phase("forward and backward", [*both, *passes, *self._runtime()]), updating]
         if config.objective != "none" or config.beta > 0 or config.max_drop > 0:
@@ -141,9 +143,9 @@ class Estimator:
         ]
 
     def _reference(self) -> list[Term]:
-        """Before the engine is made: the policy whole, and the frozen model from the second round on; a second reference.
+        """Before the engine is made: the policy whole, from the second round on the frozen model, a second reference.
 
-        With adapters the policy without them is the reference.
+        With adapters the frozen model is the policy without them.
         """
         config, rollouts = self.config.training, self.config.rollouts
         models = int(self.config.training_rounds > 1 and not config.lora_rank) + (config.objective == "mrpo")
@@ -166,8 +168,8 @@ class Estimator:
         """Reading the prompts, then a token a step: P prompts of length L, G completions of T tokens each.
 
         Keys and values: 2 w k d layers P (L + G T), in buffers that have half as much room again. A step's mask of G
-        queries over all keys, P G (L + G T) (w + 2); one layer's keys and values repeated for all heads; what is made of
-        P G V logits until an id is chosen.
+        queries over all keys, P G (L + G T) (w + 2); one layer's keys and values repeated for all heads; what is made
+        of P G V logits until an id is chosen.
         """
         tower, width = self.architecture.language, self._width
         length = self.prompts.tokens
@@ -179,9 +181,9 @@ class Estimator:
         step += (_DRAWN if completions > 1 else _GREEDY) * prompts * completions * self.architecture.vocabulary
         return [
             self._weights(),
-            Term("keys and values", cache, f"{prompts} prompts of {length} tokens, {completions} x {tokens} after each"),
+            Term("keys and values", cache, f"{prompts} prompts of {length} tokens, and {completions} x {tokens} each"),
             self._pictures(reading),
-            Term("working memory", max(step, self._working(reading)), "the larger of reading prompts and a decoding step"),
+            Term("working memory", max(step, self._working(reading)), "a layer reading prompts, or a decoding step"),
             *self._runtime(),
         ]
 
@@ -235,9 +237,7 @@ class Estimator:
         """What a layer works with; never at the same time as the logits, so only what is more."""
         return Term("working memory", max(0.0, working - logits), f"{why}, beyond the logits")
 
-    def _kept(
-        self, tower: Tower, tokens: int, learns: Learns, checkpointed: bool, batch: Batch | None = None
-    ) -> float:
+    def _kept(self, tower: Tower, tokens: int, learns: Learns, checkpointed: bool, batch: Batch | None = None) -> float:
         """Of all layers; with checkpointing each layer's input, w L h, and all of one layer."""
         layer = saved_by_layer(tower, tokens, self._width, learns, batch)
         if batch is not None and self.config.policy.attention == "eager":

@@ -1,12 +1,13 @@
 """Weights, gradients, optimizer and DeepSpeed's buffers on one process's device.
 
 ZeRO (arXiv:1910.02054, section 3) with N processes, A parameters of which T are trained, w bytes a number of the
-model's dtype. In bfloat16: 2 A weights, 2 T gradients, 12 T for a float32 copy and AdamW's two moments; stage 1 divides
-the last by N, stage 2 gradients too, stage 3 weights too. In float32, stage 0: 4 A + 4 T + 8 T. Other than in the paper:
+model's dtype. In bfloat16: 2 A weights, 2 T gradients, 12 T for a float32 copy and AdamW's two moments; stage 1
+divides the last by N, stage 2 gradients too, stage 3 weights too. In float32, stage 0: 4 A + 4 T + 8 T. Other than in
+the paper:
 
 - ZeRO keeps a float32 copy of what it trains in float32 too, 4 T / N (DeepSpeed 0.19, stages 1 to 3).
-- Under stage 2 two partitions of gradients are alive while the second and later micro-batches of a step go backward:
-  what was added up so far, and what is being added (unmanaged accumulation, `training.engine`).
+- Under stage 2 a second partition of gradients is alive while one is added to what was added up before (unmanaged
+  accumulation, `training.engine`).
 - With adapters (training.lora_rank) the weights stay, and T counts the adapters alone.
 """
 
@@ -82,8 +83,11 @@ class States:
         ]
 
     def gradients(self) -> Term:
-        """While a micro-batch goes backward: w T; w T / N under stages 2 and 3; twice that under stage 2 where the bucket
-        is smaller than what is trained, so that gradients are reduced before the last of them is made."""
+        """While a micro-batch goes backward: w T; w T / N under stages 2 and 3.
+
+        Twice that under stage 2 where the bucket is smaller than what is trained: gradients are then reduced before
+        the last of them is made.
+        """
         if self.stage < 2:
             return Term("gradients", self.width * self.trained, f"{_billions(self.trained)} trained, whole")
         if self._off:
@@ -112,9 +116,9 @@ class States:
     def update(self, *, on_cpu: bool) -> list[Term]:
         """While the weights are updated; no activation is alive then.
 
-        Under ZeRO the partition's gradients in float32 and AdamW's temporaries, 4 T / N + 4 T / N (on a CPU 8 T / N); or,
-        before that, the bucket and what it is emptied into: w T / N (stage 1, with w T still whole) or 2 w T / N (stage
-        2). Stage 3 updates 1 billion numbers at a time. Without ZeRO the gradients and a copy to reduce them in.
+        Under ZeRO the partition's gradients in float32 and AdamW's temporaries, 4 T / N + 4 T / N (on a CPU 8 T / N);
+        or, before that, the bucket and what it is emptied into: w T / N (stage 1, with w T still whole) or 2 w T / N
+        (stage 2). Stage 3 updates 1 billion numbers at a time. Without ZeRO the gradients and a copy to reduce them.
         """
         if self._off:
             return [self.bucket()]
@@ -139,7 +143,7 @@ class States:
 
 
 def trained_parameters(architecture: Architecture, config: TrainingConfig) -> int:
-    """T: of the parts that `training.freeze` leaves; or r (inputs + outputs) of each linear layer that has an adapter."""
+    """T: of the parts that `training.freeze` leaves; or, of adapters, r (inputs + outputs) a linear layer."""
     if config.lora_rank:
         return config.lora_rank * architecture.adapted
     frozen = FROZEN_PARTS[config.freeze]

@@ -12,17 +12,19 @@ from mbpo_core.errors import ModelError
 from mbpo_core.memory.activations import Batch
 from mbpo_core.memory.architecture import Architecture
 from mbpo_core.models.families import family_class
+from mbpo_core.models.groups import Prompt
 from mbpo_core.models.packing import Packing
+
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt with one picture.
+    """A prompt with its pictures.
 
     Attributes:
-        patches: of the picture, in the vision tower.
-        features: image positions that it fills.
-        values: pixel values of the picture, as the tower takes them.
-        text: tokens of the prompt that the picture does not fill.
+        patches: of the pictures, in the vision tower.
+        features: image positions that they fill.
+        values: their pixel values, as the tower takes them.
+        text: tokens of the prompt that no picture fills.
     """
 
     patches: int
@@ -51,7 +53,7 @@ def read_prompts(folder: Path, architecture: Architecture, size: tuple[int, int]
         adapter = family_class(architecture.model_type, where=str(folder))
         processor = adapter.load_processor(folder, local_files_only=True, trust_remote_code=False)
         shown = adapter(processor, _config(folder)).read(picture)
-        return Prompts(_patches(shown.pixel_values, folder), shown.features, shown.pixel_values.numel(), text)
+        return prompts_of(Prompt([0] * (shown.features + text), (shown,)), _config(folder))
     if not architecture.model_type.startswith("qwen"):
         raise ModelError(
             "the model folder has no processor, which says how many positions a picture fills",
@@ -65,6 +67,17 @@ def read_prompts(folder: Path, architecture: Architecture, size: tuple[int, int]
     processor = Qwen2VLImageProcessorPil(patch_size=vision.patch_size, merge_size=vision.spatial_merge_size)
     pixels = processor([picture], return_tensors="np")["pixel_values"]
     return Prompts(len(pixels), int(len(pixels) / architecture.merge), pixels.size, text)
+
+
+def prompts_of(prompt: Prompt, config: Any) -> Prompts:
+    """The numbers of a prompt that the family's processor has made; config is the model's."""
+    features = sum(image.features for image in prompt.images)
+    return Prompts(
+        patches=sum(_patches(image.pixel_values, config) for image in prompt.images),
+        features=features,
+        values=sum(image.pixel_values.numel() for image in prompt.images),
+        text=len(prompt.token_ids) - features,
+    )
 
 
 def packing_of(architecture: Architecture, config: PolicyConfig) -> Packing:
@@ -91,11 +104,11 @@ def batch_of(packing: Packing, prompts: Prompts, groups: int, lengths: Sequence[
     return Batch(rows, packing.by_segment(rows), groups * sum(lengths), groups * prompts.patches if seen else 0)
 
 
-def _patches(pixels: Any, folder: Path) -> int:
+def _patches(pixels: Any, config: Any) -> int:
     """Rows of patches (Qwen), tiles (N, 3, H, W), or one picture (3, H, W)."""
     if pixels.ndim == 2:
         return len(pixels)
-    patch = _config(folder).vision_config.patch_size
+    patch = config.vision_config.patch_size
     tiles = len(pixels) if pixels.ndim == 4 else 1
     return int(tiles * (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch))
 

@@ -73,7 +73,8 @@ def saved_by_layer(tower: Tower, tokens: int, width: int, learns: Learns, batch:
 
     Terms in [] are kept only where the weights they are multiplied with learn: an attack on the image keeps none, and
     adapters keep the inputs of projections only.
-    A fused projection of queries, keys and values is kept whole by the values, which are a part of it: 3 h for k' d.
+    A fused projection of queries, keys and values is kept whole by the values, which are a part of it: 3 h for k' d;
+    such towers attend picture by picture, and put the outputs together in another tensor [w L a d].
     Segment by segment, each completion reads a copy of its prompt's keys and values beside its own
     (`models.attention`): 2 w a d (sum_rows L + sum_k (P + C_k)) in place of 2 w L k' d, and another output.
 
@@ -90,7 +91,7 @@ def saved_by_layer(tower: Tower, tokens: int, width: int, learns: Learns, batch:
         saved += (heads + keys) * (_FLOAT + width * learns.norms) + _FLOAT * (tower.heads + tower.key_heads)
     if batch is not None and batch.packed:
         keys = heads
-    saved += width * (keys + (3 * tower.width if tower.fused else keys))
+    saved += width * (keys + (3 * tower.width + learns.projections * heads if tower.fused else keys))
     saved += width * tower.inner * (tower.kept + learns.projections)
     if batch is None or not (batch.packed and batch.by_segment):
         return saved * tokens

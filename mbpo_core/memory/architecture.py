@@ -51,7 +51,7 @@ class Architecture:
     Attributes:
         model_type: family.
         parameters: by part of PARTS; the head's are 0 where it is the embedding.
-        adapted: parameters of adapters, a rank: inputs plus outputs of the language model's linear layers less the head.
+        adapted: parameters of adapters, a rank: inputs plus outputs of the language model's linear layers, no head.
         vocabulary: rows of the head.
         tied: the head is the embedding.
         language, vision: the towers.

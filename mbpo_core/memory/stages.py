@@ -102,11 +102,11 @@ class Estimator:
         config, states = self.config.training, self._states()
         held = [*states.weights(), *self._live_reference(), states.optimizer()]
         both = [*held, states.gradients(), states.bucket()]
-        passes = max(
-            (self._micro(looks) for looks in self._looks()), key=lambda terms: sum(term.size for term in terms)
-        )
+        passes = [
+            Phase("forward and backward", [*both, *self._micro(looks), *self._runtime()]) for looks in self._looks()
+        ]
         updating = Phase("update", [*held, *states.update(on_cpu=self.on_cpu), *self._runtime()])
-        phases = [Phase("forward and backward", [*both, *passes, *self._runtime()]), updating]
+        phases = [max(passes, key=lambda phase: phase.size), updating]
         if config.objective != "none" or config.beta > 0 or config.max_drop > 0:
             phases.insert(0, Phase("reference", self._reference()))
         return StageEstimate("training", phases, host=states.host())

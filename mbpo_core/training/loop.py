@@ -28,7 +28,7 @@ from mbpo_core.training.data import GroupSet
 from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
-from mbpo_core.training.memory import shortage
+from mbpo_core.training.memory import estimator_of, shortage
 from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import interpolate, publish_policy
@@ -155,7 +155,7 @@ def _warn_of_memory(
     if world.device.type != "cuda" or world.rank:
         return
     device = torch.cuda.get_device_properties(world.device).total_memory
-    if line := shortage(policy, job, groups, batches, world, device):
+    if line := shortage(estimator_of(policy, job, groups, batches, world), device):
         progress.log(line)
 
 

@@ -17,18 +17,29 @@ from mbpo_core.training.plan import Batch
 from mbpo_core.training.world import World
 
 
-def shortage(
-    policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], world: World, device: float
-) -> str | None:
+def shortage(estimator: Estimator, device: float) -> str | None:
     """What is likely to be missing of a device's memory, and the setting that helps most; None where nothing is.
 
-    The longest completions of the round count, and the prompt of its first group.
-
     Args:
+        estimator: of this round.
         device: bytes of one accelerator.
     """
+    estimate = estimator.training()
+    if estimate.size <= device:
+        return None
+    largest = estimate.peak.largest
+    line = (
+        f"training may not fit: about {estimate.size / GIB:.3g} GiB are needed ({estimate.peak.name}), and the "
+        f"accelerator has {device / GIB:.3g}; largest: {largest.name}, {largest.size / GIB:.3g}"
+    )
+    knobs = turns(estimator, "training", device)
+    return line + (f"; {knobs[0].change} would save {knobs[0].saving / GIB:.3g} GiB" if knobs else "")
+
+
+def estimator_of(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], world: World) -> Estimator:
+    """Estimates of this round: with its longest completions, and the prompt of its first group."""
     rounds = {"offline": [i for b in batches for i in b.offline], "online": [i for b in batches for i in b.online]}
-    first = next(index for indices in (rounds["offline"], rounds["online"]) for index in indices)
+    first = next(index for indices in rounds.values() for index in indices)
     entry = groups.entry(groups.kind(first)[1])
     prompt = groups.looks([first], entry.passes[:1])[0].groups[0].prompt
     lengths = {source: [groups.lengths(index) for index in indices] for source, indices in rounds.items()}
@@ -43,15 +54,4 @@ def shortage(
         "rounds": 1 if job.policy_digest == job.reference_digest else 2,  # whether there is a second model
     }
     config = PipelineConfig(method="mbpo").model_copy(update=sections)
-    folder = Path(job.reference)
-    estimator = Estimator(read_architecture(folder), config, prompts_of(prompt, policy.model.config))
-    estimate = estimator.training()
-    if estimate.size <= device:
-        return None
-    largest = estimate.peak.largest
-    line = (
-        f"training may not fit: about {estimate.size / GIB:.1f} GiB are needed ({estimate.peak.name}), and the "
-        f"accelerator has {device / GIB:.1f}; {largest.name} take {largest.size / GIB:.1f}"
-    )
-    knobs = turns(estimator, "training", device)
-    return line + (f"; {knobs[0].change} would save {knobs[0].saving / GIB:.1f} GiB" if knobs else "")
+    return Estimator(read_architecture(Path(job.reference)), config, prompts_of(prompt, policy.model.config))

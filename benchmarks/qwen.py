@@ -38,8 +38,8 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "tiny": Shape(8_192, 256, 1_024, 6, 8, 2, 128, 512, 4, 4, (224, 168)),
-    # The language model of Qwen2.5-1.5B and half the tower: 1.9 billion parameters.
-    "large": Shape(151_936, 1_536, 8_960, 28, 12, 2, 1_280, 3_420, 16, 16, (1_024, 768)),
+    # The widths of Qwen2.5-1.5B in 24 of its 28 layers, and half of Qwen2.5-VL's tower: 1.94 billion parameters.
+    "large": Shape(151_936, 1_536, 8_960, 24, 12, 2, 1_280, 3_420, 16, 16, (1_024, 768)),
 }
 
 

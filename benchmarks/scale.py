@@ -5,7 +5,7 @@ allocator gave out at most; on a CPU it is what `benchmarks.meter` counts. Rando
 rewards of the rollouts that training sees are dealt out in turn.
 
     python -m benchmarks.scale                            # bfloat16, ZeRO-2 and ZeRO-3, on the accelerator
-    python -m benchmarks.scale --tiny --zero 2            # 18 million parameters in float32, anywhere
+    python -m benchmarks.scale --tiny --zero 2            # 11.5 million parameters in float32, anywhere
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _save(records: list[Record]) -> None:
 def main() -> None:
     """Command line; with --stage, one measurement in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="18 million parameters, for a CPU")
+    parser.add_argument("--tiny", action="store_true", help="11.5 million parameters, for a CPU")
     parser.add_argument("--zero", default="2,3", help="ZeRO stages that training is run with, comma-separated")
     parser.add_argument("--rows", type=int, default=40, help="questions")
     parser.add_argument("--set", action="append", default=[], dest="changes", help="change one setting of the run")

@@ -91,7 +91,7 @@ def test_a_language_model_keeps_what_the_formula_says(family: str, dtype: str, t
             batch, run = language_pass(policy, kind)
             expected = tower.layers * saved_by_layer(tower, batch.tokens, width, learns, batch)
             expected += saved_after_layers(tower, batch.tokens, width, learns)
-            # Of the mask the two bools a place are gone by then; segments have small masks and normalisers of their own.
+            # The mask's two bools a place are gone by then; segments have small masks and normalisers of their own.
             expected += mask(batch, width) * width / (width + 2)
             close = 0.01 if kind == "segments" else 0
             assert saved_bytes(policy.model, run) == pytest.approx(expected, rel=close, abs=0), (learns, kind)

@@ -11,7 +11,7 @@ from mbpo_core.errors import ConfigError
 from mbpo_core.memory.architecture import read_architecture
 from mbpo_core.memory.knobs import Turn, turns
 from mbpo_core.memory.stages import Estimator
-from mbpo_core.memory.terms import GIB, StageEstimate
+from mbpo_core.memory.terms import GIB, StageEstimate, amount
 from mbpo_core.memory.workload import read_prompts
 from mbpo_core.models.resolve import locate_model
 
@@ -47,9 +47,9 @@ def show_memory(
         console.say_json({"device": device, "parameters": parameters, "assumed": assumed, "stages": stages})
     else:
         console.say(
-            f"{architecture.model_type}, {architecture.total / 1e9:.2f} billion parameters, {config.policy.dtype}; "
+            f"{architecture.model_type}, {amount(architecture.total)} parameters, {config.policy.dtype}; "
             f"a picture of {picture[0]} x {picture[1]} is {prompts.patches} patches and {prompts.features} positions, "
-            f"with {text_tokens} tokens of text; {config.launch.processes} processes of {device / GIB:.1f} GiB."
+            f"with {text_tokens} tokens of text; processes: {config.launch.processes}, of {device / GIB:.1f} GiB each."
         )
         for made, knobs in found:
             _print(made, device, knobs)

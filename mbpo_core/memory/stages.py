@@ -21,7 +21,7 @@ from mbpo_core.memory.activations import (
 )
 from mbpo_core.memory.architecture import Architecture, Tower
 from mbpo_core.memory.states import States, states_of
-from mbpo_core.memory.terms import Phase, StageEstimate, Term
+from mbpo_core.memory.terms import Phase, StageEstimate, Term, amount
 from mbpo_core.memory.workload import Prompts, batch_of, packing_of
 from mbpo_core.models.families import FROZEN_PARTS
 from mbpo_core.models.packing import Packing
@@ -231,7 +231,7 @@ class Estimator:
     def _pictures(self, *batches: Batch) -> Term:
         """Pixel values as the tower takes them, w each."""
         values = sum(batch.patches for batch in batches) * self.prompts.values / max(1, self.prompts.patches)
-        return Term("pictures", self._width * values, f"{values:.3g} pixel values")
+        return Term("pictures", self._width * values, f"{amount(values)} pixel values")
 
     def _beyond(self, working: float, logits: float, why: str) -> Term:
         """What a layer works with; never at the same time as the logits, so only what is more."""
@@ -257,7 +257,7 @@ class Estimator:
     def _weights(self) -> Term:
         """Of a stage that does not train: all of them on every process."""
         total = self.architecture.total
-        return Term("weights", self._width * total, f"{total / 1e9:.2f} billion parameters of {self._width} bytes")
+        return Term("weights", self._width * total, f"{amount(total)} parameters of {self._width} bytes")
 
     def _runtime(self) -> list[Term]:
         why = "context, communication and rounding; a guess"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.memory.architecture import Architecture
-from mbpo_core.memory.terms import Term
+from mbpo_core.memory.terms import Term, amount
 from mbpo_core.models.families import FROZEN_PARTS
 
 _FLOAT = 4
@@ -71,15 +71,15 @@ class States:
         """
         whole = self.width * self.parameters
         if self.stage < 3:
-            return [Term("weights", whole, f"{_billions(self.parameters)} parameters of {self.width} bytes")]
+            return [Term("weights", whole, f"{amount(self.parameters)} parameters of {self.width} bytes")]
         tenth = self.parameters // 10
         live = max(min(tenth, _LIVE), self.largest) + min(tenth, _AHEAD)
         gathers = self.processes > 1 or self._weights_off
         kept = 0.0 if self._weights_off else whole / self.processes
-        why = f"{_billions(self.parameters)} parameters of {self.width} bytes, 1/{self.processes}"
+        why = f"{amount(self.parameters)} parameters of {self.width} bytes, 1/{self.processes}"
         return [
             Term("weights", kept, "in the host's memory" if self._weights_off else why),
-            Term("gathered weights", self.width * live * gathers, f"{_billions(live)} parameters at a time"),
+            Term("gathered weights", self.width * live * gathers, f"{amount(live)} parameters at a time"),
         ]
 
     def gradients(self) -> Term:
@@ -89,14 +89,14 @@ class States:
         the last of them is made.
         """
         if self.stage < 2:
-            return Term("gradients", self.width * self.trained, f"{_billions(self.trained)} trained, whole")
+            return Term("gradients", self.width * self.trained, f"{amount(self.trained)} trained, whole")
         if self._off:
             return Term("gradients", 0.0, "in the host's memory")
         pieces = 2 if self.stage == 2 and self.trained > BUCKET else 1
         return Term(
             "gradients",
             pieces * self.width * self._share,
-            f"{_billions(self.trained)} trained, {pieces} x 1/{self.processes}",
+            f"{amount(self.trained)} trained, {pieces} x 1/{self.processes}",
         )
 
     def optimizer(self) -> Term:
@@ -164,7 +164,3 @@ def states_of(architecture: Architecture, config: TrainingConfig, *, width: int,
         config.zero_stage,
         config.offload,
     )
-
-
-def _billions(count: float) -> str:
-    return f"{count / 1e9:.2f} billion" if count >= 1e7 else f"{count:,.0f}"

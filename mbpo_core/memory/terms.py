@@ -8,6 +8,14 @@ from dataclasses import dataclass
 GIB = 2**30
 
 
+def amount(count: float) -> str:
+    """A number as people say it: 8.29 billion, 1.56 million, 800."""
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:.0f}"
+
+
 @dataclass(frozen=True)
 class Term:
     """Something that takes memory of one process's device.

@@ -171,6 +171,31 @@ def explain(
     commands.explain(config, run, changes or [], store, as_json=as_json)
 
 
+@app.command("plan-memory")
+def plan_memory(
+    config: Config,
+    changes: Changes = None,
+    device_gib: Annotated[
+        float | None,
+        typer.Option("--device-gib", min=0.001, help="Memory of one accelerator; this node's own if left out."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=1024, help="Worker processes; launch.processes if left out.")
+    ] = None,
+    picture: Annotated[
+        str, typer.Option("--picture", metavar="WIDTHxHEIGHT", help="Size that pictures are taken to have, pixels.")
+    ] = "1024x768",
+    text_tokens: Annotated[
+        int, typer.Option("--text-tokens", min=1, help="Tokens of a prompt besides its picture.")
+    ] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate each stage's memory from config.json and settings alone; exit code 1 if one does not fit."""
+    from flows import commands
+
+    commands.plan_memory(config, changes or [], device_gib, processes, picture, text_tokens, as_json=as_json)
+
+
 @app.command("runs")
 def runs(as_json: AsJson = False, store: Store = None) -> None:
     """List the runs of the store: when each was last worked on, how far it is, what is stale in it."""

@@ -118,6 +118,24 @@ def explain(config: Path | None, run: str | None, changes: list[str], store: str
     console.print_explanation(explain_run(Store(use_store(store)), settings, run, changes), as_json=as_json)
 
 
+def plan_memory(
+    config: Path,
+    changes: list[str],
+    device_gib: float | None,
+    processes: int | None,
+    picture: str,
+    text_tokens: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Print how much memory a run's stages need, and what to turn where that is too much."""
+    from flows.memory import read_picture, show_memory
+
+    more = [f"launch.processes={processes}"] if processes else []
+    settings = load_config(config_file(config), [*changes, *more])
+    show_memory(settings, device_gib, read_picture(picture), text_tokens, as_json=as_json)
+
+
 def rerun(
     stage: str,
     run: str,

@@ -486,7 +486,12 @@ class TrainingConfig(Section):
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")
     stop_window: int = Field(5, ge=1, description="Steps the fall is averaged over.")
     checkpoint_every: int = Field(20, ge=1, description="Steps between resumable checkpoints; also the stop rule's.")
-    zero_stage: Literal[0, 1, 2] = Field(2, description="DeepSpeed ZeRO stage.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage.")
+    offload: Literal["none", "optimizer", "all"] = knob(
+        "none", "What lies in the host's memory in place of the accelerator's: optimizer states, or weights too."
+    )
+    gradient_checkpointing: bool = knob(False, "Keep only each layer's input, and make the rest again going backward.")
+    lora_rank: int = addition(0, "Rank of low-rank adapters that are trained in place of the weights; 0: none.", ge=0)
     micro_groups: int = knob(4, "Groups a forward pass, a process.", ge=1)
     tensorboard: str = knob(
         "", "Folder for TensorBoard event files, in the working folder or the one MBPO_MONITORS names; empty: none."

@@ -28,6 +28,15 @@ ELSEWHERE = {
         "tests/benchmarks/test_lmms.py"
     ),
 }
+ELSEWHERE |= dict.fromkeys(
+    (
+        "python -m benchmarks.scale --save",
+        "python -m benchmarks.scale --save --zero 3 --set training.offload=all",
+        "python -m benchmarks.scale --save --zero 2 --set training.gradient_checkpointing=true",
+        "python -m benchmarks.scale --save --zero 2 --set training.lora_rank=16",
+    ),
+    "tests/benchmarks/test_scale.py",
+)
 SHELL = ("export ", "source ", "cd ")
 
 

@@ -29,7 +29,7 @@ def resolve_model(config: PolicyConfig) -> Path:
     Raises:
         ModelError: if any of these is missing, with the remedy.
     """
-    folder = _locate(config)
+    folder = locate_model(config)
     check_folder(folder)
     return folder
 
@@ -91,7 +91,8 @@ def _check_weights(folder: Path) -> None:
         )
 
 
-def _locate(config: PolicyConfig) -> Path:
+def locate_model(config: PolicyConfig) -> Path:
+    """The folder that a config names, unchecked; see `resolve_model`."""
     name = config.model
     if name.startswith("demo:"):
         return _demo_folder(name.removeprefix("demo:"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -33,6 +33,13 @@ BLIND = Pass("blind", "chosen")
 BLIND_REJECTED = Pass("blind", "rejected")
 SAMPLED = Pass("clean", "sampled")
 MASKED = Pass("masked", "sampled")
+
+
+def by_view(passes: Sequence[Pass]) -> dict[View, tuple[Pass, ...]]:
+    """Passes by view, in the order in which the views come up: the order of everything that is scored of a group."""
+    return {
+        view: tuple(one for one in passes if one.view == view) for view in dict.fromkeys(one.view for one in passes)
+    }
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from mbpo_core.methods import ObjectiveEntry
 from mbpo_core.models.groups import Prompt, PromptGroup
 from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
-from mbpo_core.objectives.passes import MASKED, SAMPLED, Pass, Side, View
+from mbpo_core.objectives.passes import MASKED, SAMPLED, Pass, Side, View, by_view
 from mbpo_core.records import message_text
 from mbpo_core.stage import Row
-from mbpo_core.training.looks import Look, black_out, by_view
+from mbpo_core.training.looks import Look, black_out
 from mbpo_core.training.rows import Table
 
 Source = Literal["offline", "online"]

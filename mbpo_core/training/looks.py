@@ -10,7 +10,7 @@ import torch
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.models.groups import PromptGroup
-from mbpo_core.objectives.passes import Pass, View
+from mbpo_core.objectives.passes import Pass
 from mbpo_core.records import Blind
 from mbpo_core.seeds import derive_seed
 
@@ -47,13 +47,6 @@ class Look:
             return {self.passes[0]: rows}
         count = len(self.passes)
         return {one: rows[number::count] for number, one in enumerate(self.passes)}
-
-
-def by_view(passes: Sequence[Pass]) -> dict[View, tuple[Pass, ...]]:
-    """Passes by view, in the order in which the views come up: the order of everything that is scored of a group."""
-    return {
-        view: tuple(one for one in passes if one.view == view) for view in dict.fromkeys(one.view for one in passes)
-    }
 
 
 def black_out(picture: Image, config: TrainingConfig, seed: int, sample_id: str) -> Image:

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mbpo_core.errors import ConfigError, DataError
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.objectives.table import DIVERGENCES
@@ -26,6 +28,7 @@ from mbpo_core.training.data import GroupSet
 from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.memory import estimator_of, shortage
 from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import interpolate, publish_policy
@@ -56,6 +59,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
     world = join_world(policy.device)
     reference = _reference(policy, job)
     groups, batches, left_out = _plan(policy, reference, job, rows, world)
+    _warn_of_memory(policy, job, groups, batches, world, progress)
     _score_references(reference, groups, batches, job, world)
     _score_start(policy, groups, batches, job, world)
     live = _apart(policy, reference, job) if job.config.objective in DIVERGENCES else None
@@ -143,6 +147,17 @@ def _plan(
             f"{config.objective} looks at: choose another, or make them (see mbpo methods).",
         )
     return groups, batches, dict(Counter(lacking.values()))
+
+
+def _warn_of_memory(
+    policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], world: World, progress: Progress
+) -> None:
+    """Only a warning, because it is an estimate."""
+    if world.device.type != "cuda" or world.rank:
+        return
+    device = torch.cuda.get_device_properties(world.device).total_memory
+    if line := shortage(estimator_of(policy, job, groups, batches, world), device):
+        progress.log(line)
 
 
 def _score_references(reference: Policy | None, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image as pil
 from torch import Tensor
 
+from mbpo_core.models.encoding import encode
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.scoring import group_scores
 from mbpo_core.training.looks import Look
+
+_SIDE = 64  # pixels of a blank image; families resize it as they like
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Scorer(torch.nn.Module):
     Args:
         policy: scores.
         reference: a frozen model that divergences are measured from; None where nobody asks for them.
+        in_step: whether other processes make the same pass, on other groups: then prompts without any image go
+            through the vision tower too, by way of a blank one.
     """
 
-    def __init__(self, policy: Policy, reference: Policy | None = None) -> None:
+    def __init__(self, policy: Policy, reference: Policy | None = None, *, in_step: bool = False) -> None:
         super().__init__()
         self.model = policy.model
-        self._policy, self._reference = policy, reference
+        self._policy, self._reference, self._in_step = policy, reference, in_step
 
     def forward(self, looks: Sequence[Look], temperature: float = 1.0) -> list[Scored]:
         """Log-probs of all completions of the groups of each look.
@@ -76,8 +82,21 @@ class Scorer(torch.nn.Module):
             for group, one, several in zip(look.groups, distinct, scores, strict=True)
             for pair in group.pairs()
         ]
+        if self._in_step and look.blind not in ("mask", "drop"):
+            rows[0] = replace(rows[0], logprobs=rows[0].logprobs + self._nothing_seen(look))
         divergences = [row.divergences for row in rows if row.divergences is not None]
         return Scored(pad([row.logprobs for row in rows]), pad(divergences) if divergences else None)
+
+    def _nothing_seen(self, look: Look) -> Tensor | float:
+        """Zero, from a blank image where no prompt has one.
+
+        Parameters that get a gradient, or are gathered, in one process and not in another stop both.
+        """
+        if any(group.prompt.images for group in look.groups):
+            return 0.0
+        with torch.set_grad_enabled(look.grad and torch.is_grad_enabled()):
+            (features,) = encode(self._policy, [self._policy.family.read(pil.new("RGB", (_SIDE, _SIDE)))])
+            return 0.0 * features.float().sum()
 
 
 def pad(rows: Sequence[Tensor]) -> Tensor:

@@ -63,6 +63,8 @@ class TrainingEngine:
         self._optimizer = self._make_optimizer(trained, config)
         self._surroundings = ExitStack()
         self._surroundings.enter_context(_local_rank())
+        # ZeRO-3 puts its own in this place, which holds on to no gathered weight, and leaves it there.
+        self._surroundings.callback(setattr, torch.nn.functional, "linear", torch.nn.functional.linear)
         self._engine, *_ = deepspeed.initialize(
             model=Scorer(policy, reference, in_step=True),
             optimizer=self._optimizer,
@@ -192,7 +194,7 @@ class TrainingEngine:
     def _gathered(self, parameters: list[torch.nn.Parameter], *, write: bool = False) -> AbstractContextManager[None]:
         if not self._partitioned:
             return nullcontext()
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         context: AbstractContextManager[None] = GatheredParameters(parameters, modifier_rank=0 if write else None)
         return context

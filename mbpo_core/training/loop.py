@@ -14,7 +14,6 @@ from typing import Any
 from mbpo_core.errors import ConfigError, DataError
 from mbpo_core.models.adapters import ADAPTER_FOLDER, add_adapters, base_of, load_adapters, require_peft
 from mbpo_core.models.policy import Policy, load_policy
-from mbpo_core.models.scoring import check_packing
 from mbpo_core.objectives.table import DIVERGENCES
 from mbpo_core.stage import Progress
 from mbpo_core.training.checkpoint import (
@@ -34,7 +33,7 @@ from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_
 from mbpo_core.training.publish import interpolate, publish_policy
 from mbpo_core.training.reference import add_reference_logprobs, read_slips
 from mbpo_core.training.rows import missing_parts
-from mbpo_core.training.scorer import Scorer
+from mbpo_core.training.scorer import Scorer, settle_packing
 from mbpo_core.training.steps import Steps
 from mbpo_core.training.world import World, join_world
 
@@ -60,7 +59,7 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
     reference = _reference(policy, job)
     groups, batches, left_out = _plan(policy, reference, job, rows, world)
     _score_references(reference, groups, batches, job, world)
-    _settle_packing(policy, groups, batches)
+    settle_packing(policy, groups, batches)
     live = _apart(policy, reference, job) if job.config.objective in DIVERGENCES else None
     del reference  # its memory is wanted now, unless somebody asks it while the policy learns
     engine = TrainingEngine(policy, job.config, world, live)
@@ -196,14 +195,6 @@ def _kept(job: Job, digest: str, policy: Policy) -> KeptLogprobs | None:
     if not job.kept:
         return None
     return KeptLogprobs(Path(job.kept), scored_under(digest, job.policy_config, policy.device.type))
-
-
-def _settle_packing(policy: Policy, groups: GroupSet, batches: list[Batch]) -> None:
-    """Compare packed with plain rows now: later one process would do so alone, amid passes that all make together."""
-    first = [next((i for batch in batches for i in getattr(batch, source)), None) for source in ("offline", "online")]
-    for index in (one for one in first if one is not None):
-        for look in groups.looks([index], groups.entry(groups.kind(index)[1]).passes):
-            check_packing(policy, look.groups)
 
 
 def _start(engine: TrainingEngine, job: Job, fingerprint: str) -> TrainState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from PIL import Image as pil
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from mbpo_core.models.encoding import encode
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.scoring import group_scores
+from mbpo_core.models.scoring import check_packing, group_scores
+from mbpo_core.training.data import GroupSet
 from mbpo_core.training.looks import Look
+from mbpo_core.training.plan import Batch
 
 _SIDE = 64  # pixels of a blank image; families resize it as they like
 
@@ -66,6 +69,7 @@ class Scorer(torch.nn.Module):
             replace(group, completions=[list(read) for read, _ in one], targets=[list(target) for _, target in one])
             for group, one in zip(look.groups, distinct, strict=True)
         ]
+        nothing = self._nothing_seen(look)  # first, as pictures are
         # Divergences are asked for of the clean view alone; see `objectives.table.DIVERGENCES`.
         reference = self._reference if look.passes[0].view == "clean" else None
         scores = group_scores(
@@ -82,21 +86,27 @@ class Scorer(torch.nn.Module):
             for group, one, several in zip(look.groups, distinct, scores, strict=True)
             for pair in group.pairs()
         ]
-        if self._in_step and look.blind not in ("mask", "drop"):
-            rows[0] = replace(rows[0], logprobs=rows[0].logprobs + self._nothing_seen(look))
         divergences = [row.divergences for row in rows if row.divergences is not None]
-        return Scored(pad([row.logprobs for row in rows]), pad(divergences) if divergences else None)
+        return Scored(pad([row.logprobs for row in rows]) + nothing, pad(divergences) if divergences else None)
 
     def _nothing_seen(self, look: Look) -> Tensor | float:
-        """Zero, from a blank image where no prompt has one.
+        """Zero; from a blank image where no prompt has one.
 
         Parameters that get a gradient, or are gathered, in one process and not in another stop both.
         """
-        if any(group.prompt.images for group in look.groups):
+        if not self._in_step or look.blind in ("mask", "drop") or any(group.prompt.images for group in look.groups):
             return 0.0
         with torch.set_grad_enabled(look.grad and torch.is_grad_enabled()):
             (features,) = encode(self._policy, [self._policy.family.read(pil.new("RGB", (_SIDE, _SIDE)))])
             return 0.0 * features.float().sum()
+
+
+def settle_packing(policy: Policy, groups: GroupSet, batches: Sequence[Batch]) -> None:
+    """Compare packed with plain rows now: later one process would do so alone, amid passes that all make together."""
+    for several in ([batch.offline for batch in batches], [batch.online for batch in batches]):
+        for index in list(chain.from_iterable(several))[:1]:
+            for look in groups.looks([index], groups.entry(groups.kind(index)[1]).passes):
+                check_packing(policy, look.groups)
 
 
 def pad(rows: Sequence[Tensor]) -> Tensor:

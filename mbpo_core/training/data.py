@@ -117,7 +117,8 @@ class GroupSet:
         pictures = [[hashlib.sha256(image["bytes"] or b"").hexdigest() for image in row[name]] for name in columns]
         slip = [] if packed.slip is None else packed.slip.tolist()
         completions = [packed.tokens.tolist(), slip, packed.lengths, packed.temperature]
-        seen = [passes, self._config.blind, columns, pictures, row["prompt"], completions]
+        blind = self._config.blind if any(one.view == "blind" for one in passes) else None
+        seen = [passes, blind, columns, pictures, row["prompt"], completions]
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
 
     def set_slips(self, index: int, tokens: Sequence[int]) -> None:

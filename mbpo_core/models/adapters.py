@@ -9,7 +9,6 @@ Source: LoRA arXiv:2106.09685, section 4.1.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import torch
 
 from mbpo_core.errors import ConfigError, DataError
 from mbpo_core.models.family import Family
+from mbpo_core.models.optional import require_peft
 from mbpo_core.models.policy import Policy
 from mbpo_core.seeds import derive_seed
 
@@ -31,19 +31,6 @@ ADAPTER_FOLDER = "adapter"
 _NAME = "default"  # peft's, of the only adapter there is
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # before every name in peft's files
-
-
-def require_peft() -> None:
-    """Refuse to train adapters where peft is missing; imports nothing.
-
-    Raises:
-        ConfigError: says how to install it.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise ConfigError(
-            "training.lora_rank is set and the package peft is not installed",
-            remedy="pip install 'mbpo[lora]', or set training.lora_rank: 0 to train the weights themselves.",
-        )
 
 
 def add_adapters(policy: Policy, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:

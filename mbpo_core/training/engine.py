@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -217,12 +218,13 @@ class TrainingEngine:
 
 def _checkpoint_layers(model: Any) -> None:
     """Let every layer keep its input alone. Layers do so in training mode only, which nothing else in them looks at."""
+    from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.training = True
+            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            module.gradient_checkpointing = module.training = True
 
 
 def _deepspeed_config(config: TrainingConfig, policy: Policy, elements: int, trained: int) -> dict[str, Any]:

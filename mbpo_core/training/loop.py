@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mbpo_core.errors import ConfigError, DataError
-from mbpo_core.models.adapters import ADAPTER_FOLDER, add_adapters, base_of, load_adapters, require_peft
+from mbpo_core.models.adapters import ADAPTER_FOLDER, add_adapters, base_of, load_adapters
+from mbpo_core.models.optional import require_peft
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.objectives.table import DIVERGENCES
 from mbpo_core.stage import Progress

@@ -180,7 +180,7 @@ def test_a_round_goes_on_in_two_processes_and_then_in_one(rows: JobRows, tmp_pat
     """Killed twice, under ZeRO-3; it ends where an uninterrupted one does, but for the order of sums."""
     settings = {"pairs_per_step": 2, "groups_per_step": 2, "epochs": 3, "zero_stage": 3, "warmup_steps": 10}
     whole = trained(job(tmp_path / "whole", **settings), rows)
-    torn = job(tmp_path / "torn", **settings)
+    torn = job(tmp_path / "torn", **settings).model_copy(update={"kept": str(tmp_path / "kept")})
     with pytest.raises(KeyboardInterrupt):
         trained(torn, rows, Recorder(interrupt_at=2))
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +188,7 @@ def test_a_round_goes_on_in_two_processes_and_then_in_one(rows: JobRows, tmp_pat
     progress = Recorder()
     again = trained(torn, rows, progress)
     assert 0 < len(progress.figures) <= 4, "neither attempt was in vain"
+    assert len(list((tmp_path / "kept").rglob("*.parquet"))) == 3, "one of the lone process, one of each of two"
     assert len(again.state.rows) == len(whole.state.rows) == 6
     assert apart(moments(again), moments(whole)) < 1e-3
     for ours, theirs in zip(again.state.rows, whole.state.rows, strict=True):

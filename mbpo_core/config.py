@@ -486,12 +486,24 @@ class TrainingConfig(Section):
     stop_drop: float = Field(0.1, gt=0, description="Allowed fall of mean log p(chosen), nats/token.")
     stop_window: int = Field(5, ge=1, description="Steps the fall is averaged over.")
     checkpoint_every: int = Field(20, ge=1, description="Steps between resumable checkpoints; also the stop rule's.")
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage.")
-    offload: Literal["none", "optimizer", "all"] = knob(
-        "none", "What lies in the host's memory in place of the accelerator's: optimizer states, or weights too."
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="DeepSpeed ZeRO stage: what the processes share out; 3 shares out the weights too."
     )
-    gradient_checkpointing: bool = knob(False, "Keep only each layer's input, and make the rest again going backward.")
-    lora_rank: int = addition(0, "Rank of low-rank adapters that are trained in place of the weights; 0: none.", ge=0)
+    offload: Literal["none", "optimizer", "all"] = knob(
+        "none",
+        "Keep in the host's memory: AdamW's state and the float32 weights (optimizer; from zero_stage 1), or the "
+        "weights that compute too (all; zero_stage 3).",
+    )
+    gradient_checkpointing: bool = knob(
+        False, "Keep only each layer's input and make the rest anew in the backward pass: less memory, more time."
+    )
+    lora_rank: int = addition(
+        0, "Rank of the adapters (LoRA) that are trained in place of the weights; 0 trains the weights.", ge=0, le=1024
+    )
+    lora_alpha: float = addition(32.0, "An adapter's product is multiplied by lora_alpha / lora_rank.", gt=0)
+    lora_targets: list[str] = addition(
+        list, "Linear layers of the language model with an adapter, by last name (q_proj, v_proj); empty takes all."
+    )
     micro_groups: int = knob(4, "Groups a forward pass, a process.", ge=1)
     tensorboard: str = knob(
         "", "Folder for TensorBoard event files, in the working folder or the one MBPO_MONITORS names; empty: none."
@@ -508,6 +520,13 @@ class TrainingConfig(Section):
             raise ValueError("objective is none and use_online is off; nothing is left to train on")
         if self.objective == "mrpo" and not self.second_reference:
             raise ValueError("objective mrpo needs second_reference, a local model folder")
+        return self
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> TrainingConfig:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload {self.offload} needs zero_stage {least} or more, and it is {self.zero_stage}")
         return self
 
     @property

@@ -101,6 +101,9 @@ class Writer(Protocol):
     def scratch(self) -> Path:
         """A local folder that outlives a killed attempt (resumable training state)."""
 
+    def cache(self, name: str) -> Path:
+        """A local folder that other artifacts of this stage and code share, for what can be computed again."""
+
     def add_folder(self, name: str, source: Path, *, content: bool = True) -> None:
         """Publish a local folder's files under `name/`.
 

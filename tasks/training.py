@@ -5,6 +5,7 @@ from __future__ import annotations
 from mbpo_core.config import PolicyConfig, TrainingConfig
 from mbpo_core.execution import checkpoint_policy
 from mbpo_core.methods import METHODS
+from mbpo_core.models.optional import require_peft
 from mbpo_core.stage import ArtifactRef, PolicyRef
 from mbpo_core.training.monitoring import monitors_of
 from tasks.run import Run
@@ -53,11 +54,14 @@ def _policies(run: Run, policy: PolicyRef, reference: PolicyRef, settings: Train
     """The models that a round looks at, by name; a second reference is checked and digested, but not loaded.
 
     Raises:
-        ConfigError: a monitor cannot be had here; said when the run is planned, before anything is made.
+        ConfigError: a monitor or the adapters' package cannot be had here; said when the run is planned, before
+            anything is made.
     """
     from mbpo_core.models.digest import import_policy
 
     monitors_of(settings)
+    if settings.lora_rank:
+        require_peft()
     found = {"policy": policy, "reference": reference}
     if settings.objective == "mrpo":
         other = import_policy(PolicyConfig(**run.config.policy.model_dump() | {"model": settings.second_reference}))

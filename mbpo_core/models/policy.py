@@ -140,7 +140,8 @@ class Policy:
     def head(self) -> Head:
         """The vocabulary projection, with the ids that take part in no softmax."""
         output = self.model.get_output_embeddings()
-        return Head(output.weight, output.bias, self.banned_token_ids, self.limit_mib)
+        # A view, because ZeRO-3 takes the parameter's own data away before the backward pass reads it again.
+        return Head(output.weight.view_as(output.weight), output.bias, self.banned_token_ids, self.limit_mib)
 
     def unfreeze(self, freeze: str) -> list[str]:
         """Let gradients into every part that `freeze` (a value of `training.freeze`) does not name.

@@ -45,7 +45,8 @@ def collect(
 
     Args:
         unused_age_s: younger artifacts stay, because a run may be about to point to them.
-        unfinished_age_s: younger killed attempts stay, because their parts can be adopted.
+        unfinished_age_s: younger killed attempts stay, because their parts can be adopted; caches written to more
+            lately too.
 
     Returns:
         What was found, with its size in bytes and whether it is gone now.
@@ -57,7 +58,8 @@ def collect(
             continue
         garbage = list(_garbage(store, stage, digest, needed, unused_age_s, unfinished_age_s))
         found += _delete(store, stage, digest, garbage) if garbage and delete else garbage
-    return found + _scratch_garbage(store, delete) + _copies_garbage(store, needed, delete, unused_age_s)
+    found += _scratch_garbage(store, delete) + _copies_garbage(store, needed, delete, unused_age_s)
+    return found + _cache_garbage(store, delete, unfinished_age_s)
 
 
 def _garbage(
@@ -133,6 +135,21 @@ def _copies_garbage(store: Store, needed: set[Address], delete: bool, unused_age
             shutil.rmtree(folder, ignore_errors=True)
         path, gone = f"copies/{folder.name}", not folder.exists()
         found.append(Garbage(stage="", digest=digest, path=path, reason="unused", bytes=size, deleted=gone))
+    return found
+
+
+def _cache_garbage(store: Store, delete: bool, age_s: float) -> list[Garbage]:
+    """Local caches, on this machine, that nobody has added to for long; they can be made again."""
+    found = []
+    for folder in sorted(store.files.scratch("cache").glob("*")):
+        status = [file.stat() for file in (folder, *folder.rglob("*"))]
+        if time.time() - max(one.st_mtime for one in status) < age_s:
+            continue
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if delete:
+            shutil.rmtree(folder, ignore_errors=True)
+        path, gone = f"cache/{folder.name}", not folder.exists()
+        found.append(Garbage(stage="", digest="", path=path, reason="unused", bytes=size, deleted=gone))
     return found
 
 

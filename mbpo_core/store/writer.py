@@ -196,6 +196,13 @@ class ArtifactWriter:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def cache(self, name: str) -> Path:
+        """A local folder that other artifacts of the same stage and code share; it need not exist.
+
+        For what can be computed again: garbage collection takes it away once nobody writes there any more.
+        """
+        return self._files.scratch(f"cache/{name}-{self._code[:8]}")
+
     def add_folder(self, name: str, source: Path, *, content: bool = True) -> None:
         """Publish a local folder's files under `name/`; hidden files are left out.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -102,6 +104,22 @@ class GroupSet:
             looks = self.looks([index], self.entry(packed.source).passes)
             packed.positions = sum(sum(look.positions()) for look in looks)
         return packed.positions
+
+    def fingerprint(self, index: int) -> str:
+        """Digest of all that a reference sees of a group: its prompt, pictures and completions, and under which views.
+
+        How prompts are rendered and pictures processed is the model folder's affair, whose digest is another one.
+        """
+        packed = self._groups[index]
+        passes = self.entry(packed.source).scored
+        columns = sorted({_COLUMNS[one.view] for one in passes})
+        row = self._row(index, columns)
+        pictures = [[hashlib.sha256(image["bytes"] or b"").hexdigest() for image in row[name]] for name in columns]
+        slip = [] if packed.slip is None else packed.slip.tolist()
+        completions = [packed.tokens.tolist(), slip, packed.lengths, packed.temperature]
+        blind = self._config.blind if any(one.view == "blind" for one in passes) else None
+        seen = [passes, blind, columns, pictures, row["prompt"], completions]
+        return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
 
     def set_slips(self, index: int, tokens: Sequence[int]) -> None:
         """Keep what the reference would have said at each token of chosen; as many tokens."""

@@ -12,7 +12,8 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import ModelError, TrainingDiverged
+from mbpo_core.models.adapters import adapter_names
 from mbpo_core.models.policy import Policy
 from mbpo_core.training.looks import Look
 from mbpo_core.training.scorer import Scored, Scorer
@@ -35,7 +37,7 @@ MOMENTS: tuple[Moment, ...] = ("exp_avg", "exp_avg_sq")
 
 
 class TrainingEngine:
-    """A policy under AdamW in a DeepSpeed engine, ZeRO stage 0, 1 or 2.
+    """A policy under AdamW in a DeepSpeed engine, ZeRO stage 0 to 3.
 
     The model stays in eval mode: dropout off, so that training sees the distribution that was sampled from, and
     no random number is drawn during training.
@@ -50,25 +52,32 @@ class TrainingEngine:
     def __init__(self, policy: Policy, config: TrainingConfig, world: World, reference: Policy | None = None) -> None:
         deepspeed = _import_deepspeed(world)
         self.world = world
-        self.trainable = policy.unfreeze(config.freeze)
+        self.trainable = adapter_names(policy.model) or policy.unfreeze(config.freeze)
         if not self.trainable:
             raise ModelError(f"training.freeze is {config.freeze!r}, which leaves no parameter to train")
         self._dtype = policy.dtype
         self._max_grad_norm = config.max_grad_norm
         self._parameters = dict(policy.model.named_parameters())
         trained = [self._parameters[name] for name in self.trainable]
-        self._adam = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-        with _local_rank(world):
-            self._engine, *_ = deepspeed.initialize(
-                model=Scorer(policy, reference),
-                optimizer=self._adam,
-                config=_deepspeed_config(config, policy.dtype, sum(p.numel() for p in trained)),
-            )
+        # Counted now: what is partitioned has no elements.
+        self.count, self.trained = (sum(p.numel() for p in several) for several in (self._parameters.values(), trained))
+        self._optimizer = self._make_optimizer(trained, config)
+        self._surroundings = ExitStack()
+        self._surroundings.enter_context(_local_rank())
+        # ZeRO-3 puts its own in this place, which holds on to no gathered weight, and leaves it there.
+        self._surroundings.callback(setattr, torch.nn.functional, "linear", torch.nn.functional.linear)
+        self._engine, *_ = deepspeed.initialize(
+            model=Scorer(policy, reference, in_step=True),
+            optimizer=self._optimizer,
+            config=_deepspeed_config(config, policy, self.count, self.trained),
+        )
         self._engine.eval()
-        self._plain = self._engine.optimizer is self._adam
+        if config.gradient_checkpointing:
+            _checkpoint_layers(policy.model)
+        self._plain, self._partitioned = self._engine.optimizer is self._optimizer, config.zero_stage == 3
         self._norm, self._where = math.nan, ""
         if self._plain:  # without ZeRO DeepSpeed reports no gradient norm
-            self._adam.register_step_pre_hook(lambda *_: self._clip())
+            self._optimizer.register_step_pre_hook(lambda *_: self._clip())
         self._prime_moments()
 
     def score(self, looks: Sequence[Look], temperature: float) -> list[Scored]:
@@ -94,7 +103,7 @@ class TrainingEngine:
         Raises:
             TrainingDiverged: the norm is not finite.
         """
-        for group in self._adam.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._where = where
         self._engine.step()
@@ -120,17 +129,21 @@ class TrainingEngine:
 
         for name in self.trainable:
             parameter = self._parameters[name]
-            value = self._adam.state[parameter][key] if self._plain else safe_get_full_optimizer_state(parameter, key)
+            value = (
+                self._optimizer.state[parameter][key] if self._plain else safe_get_full_optimizer_state(parameter, key)
+            )
             yield name, value.float().cpu()
 
     def set_weight(self, name: str, value: Tensor) -> None:
         """Put a trained parameter back, on every process alike."""
-        from deepspeed.utils import safe_set_full_fp32_param
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
         parameter = self._parameters[name]
-        with torch.no_grad():
+        with torch.no_grad(), self._gathered([parameter], write=True):
             parameter.copy_(value)
-        if not self._plain:
+        if self._partitioned:
+            safe_set_local_fp32_param(parameter, self._share(parameter, value))
+        elif not self._plain:
             safe_set_full_fp32_param(parameter, value.to(parameter.device))
 
     def rounded(self, value: Tensor) -> Tensor:
@@ -139,33 +152,59 @@ class TrainingEngine:
 
     def set_moment(self, name: str, key: Moment, value: Tensor) -> None:
         """Put one of AdamW's running moments back, on every process alike."""
-        from deepspeed.utils import safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         parameter = self._parameters[name]
         if self._plain:
-            self._adam.state[parameter][key].copy_(value)
+            self._optimizer.state[parameter][key].copy_(value)
+        elif self._partitioned:
+            safe_set_local_optimizer_state(parameter, self._share(parameter, value), key)
         else:
             safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
 
     def set_optimizer_steps(self, count: int) -> None:
         """Tell AdamW how many updates its moments have seen."""
-        for state in self._adam.state.values():
+        for state in self._optimizer.state.values():
             state["step"].fill_(float(count))
 
     def close(self) -> None:
         """Take DeepSpeed's hooks off the model."""
         self._engine.destroy()
+        self._surroundings.close()
+
+    def whole(self) -> AbstractContextManager[None]:
+        """While it lasts, every process has all parameters whole, to read; a collective operation at both ends."""
+        return self._gathered(list(self._parameters.values()))
+
+    def _make_optimizer(self, trained: list[torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     def _prime_moments(self) -> None:
         # AdamW makes its state on the first update; made now, it can be read and restored at any time.
-        for group in self._adam.param_groups:
-            for parameter in group["params"]:
-                self._adam.state[parameter] = {
-                    "step": torch.tensor(0.0),
-                    **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS},
-                }
-        if not self._plain:
+        updated = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self._partitioned:  # the optimizer is given these one after the other
+            updated = self._engine.optimizer.fp32_partitioned_groups_flat
+        for parameter in updated:
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                **{key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in MOMENTS},
+            }
+        if not self._plain and not self._partitioned:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _gathered(self, parameters: list[torch.nn.Parameter], *, write: bool = False) -> AbstractContextManager[None]:
+        if not self._partitioned:
+            return nullcontext()
+        from deepspeed.runtime.zero import GatheredParameters
+
+        context: AbstractContextManager[None] = GatheredParameters(parameters, modifier_rank=0 if write else None)
+        return context
+
+    def _share(self, parameter: Any, value: Tensor) -> Tensor:
+        """This process's part of a partitioned parameter; the last one is filled up with zeros."""
+        size, begin = parameter.ds_tensor.numel(), self.world.rank * parameter.ds_tensor.numel()
+        part = value.flatten()[begin : begin + size]
+        return torch.nn.functional.pad(part, (0, size - len(part)))
 
     def _clip(self) -> None:
         parameters = [self._parameters[name] for name in self.trainable]
@@ -177,20 +216,41 @@ class TrainingEngine:
             raise TrainingDiverged(f"the gradient norm is {norm}", where=self._where, remedy=DIVERGED_REMEDY)
 
 
-def _deepspeed_config(config: TrainingConfig, dtype: torch.dtype, elements: int) -> dict[str, Any]:
-    bucket = min(elements, _LARGEST_BUCKET)
-    half = dtype == torch.bfloat16
+def _checkpoint_layers(model: Any) -> None:
+    """Let every layer keep its input alone. Layers do so in training mode only, which nothing else in them looks at."""
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            module.gradient_checkpointing = module.training = True
+
+
+def _deepspeed_config(config: TrainingConfig, policy: Policy, elements: int, trained: int) -> dict[str, Any]:
+    bucket = min(trained, _LARGEST_BUCKET)
+    half = policy.dtype == torch.bfloat16
+    host = {"device": "cpu", "pin_memory": policy.device.type == "cuda"}
+    offload = {"offload_optimizer": host} if config.offload != "none" else {}
+    offload |= {"offload_param": host} if config.offload == "all" else {}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.max_grad_norm if config.zero_stage or half else 0.0,
         "zero_allow_untested_optimizer": True,  # torch's AdamW; DeepSpeed's own is a compiled operation
+        "zero_force_ds_cpu_optimizer": False,  # likewise
         "zero_optimization": {
             "stage": config.zero_stage,
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
+            # DeepSpeed's own numbers, or less, so that a small model is cut up as a large one is.
+            "stage3_param_persistence_threshold": min(100_000, elements // 1000),
+            "stage3_prefetch_bucket_size": min(50_000_000, elements // 10),
+            "stage3_max_live_parameters": min(1_000_000_000, elements // 10),
+            "stage3_max_reuse_distance": min(1_000_000_000, elements // 10),
+            **offload,
         },
         "bf16": {"enabled": half},
         "steps_per_print": sys.maxsize,
@@ -214,7 +274,7 @@ def _import_deepspeed(world: World) -> Any:
 
 
 @contextmanager
-def _local_rank(world: World) -> Iterator[None]:
+def _local_rank() -> Iterator[None]:
     """DeepSpeed asks for LOCAL_RANK even where no launcher set it."""
     missing = "LOCAL_RANK" not in os.environ
     os.environ.setdefault("LOCAL_RANK", "0")

@@ -39,6 +39,7 @@ class Job(BaseModel):
     round_index: int = 0
     rounds: int = 1
     work: str  # folder that outlives a killed attempt
+    kept: str = ""  # folder of log-probs under references, shared with other trainings; empty keeps none
     monitors: Monitors = Monitors()
 
     @property

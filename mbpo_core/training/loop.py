@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from mbpo_core.errors import ConfigError, DataError
+from mbpo_core.models.adapters import ADAPTER_FOLDER, add_adapters, base_of, load_adapters
+from mbpo_core.models.optional import require_peft
 from mbpo_core.models.policy import Policy, load_policy
 from mbpo_core.objectives.table import DIVERGENCES
 from mbpo_core.stage import Progress
@@ -28,13 +30,14 @@ from mbpo_core.training.data import GroupSet
 from mbpo_core.training.difficulty import pair_entropies
 from mbpo_core.training.engine import TrainingEngine
 from mbpo_core.training.job import Job, JobRows
+from mbpo_core.training.kept import KeptLogprobs, scored_under
 from mbpo_core.training.memory import estimator_of, shortage
 from mbpo_core.training.monitoring import require_packages, watching
 from mbpo_core.training.plan import Batch, needs_reference, plan_batches, wants_offline, wants_online
 from mbpo_core.training.publish import interpolate, publish_policy
 from mbpo_core.training.reference import add_reference_logprobs, add_start_logprobs, read_slips
 from mbpo_core.training.rows import missing_parts
-from mbpo_core.training.scorer import Scorer
+from mbpo_core.training.scorer import Scorer, settle_packing
 from mbpo_core.training.steps import Steps
 from mbpo_core.training.world import World, join_world
 
@@ -55,14 +58,16 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
         TrainingDiverged: a loss or gradient is not finite.
     """
     _check(job)
-    policy = load_policy(Path(job.policy), job.policy_config)
+    policy = _policy(job)
     world = join_world(policy.device)
     reference = _reference(policy, job)
     groups, batches, left_out = _plan(policy, reference, job, rows, world)
     _warn_of_memory(policy, job, groups, batches, world, progress)
     _score_references(reference, groups, batches, job, world)
     _score_start(policy, groups, batches, job, world)
+    settle_packing(policy, groups, batches)
     live = _apart(policy, reference, job) if job.config.objective in DIVERGENCES else None
+    del reference  # its memory is wanted now, unless somebody asks it while the policy learns
     engine = TrainingEngine(policy, job.config, world, live)
     try:
         state = _start(engine, job, job.fingerprint(rows))
@@ -73,9 +78,11 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
         about = {**job.config.identity(), "seed": job.seed, "round_index": job.round_index, "rounds": job.rounds}
         with watching(job.monitors, state.rows, work=state.fingerprint, settings=about, first=world.rank == 0) as watch:
             Steps(job, engine, groups, batches, state, progress, watch).run()
-        if world.rank == 0:
-            _publish(policy, job, state, _summary(policy, job, groups, batches, state) | {"left_out": left_out})
-        world.barrier()
+        summary = _summary(engine, job, groups, batches, state) | {"left_out": left_out}
+        with engine.whole():
+            if world.rank == 0:
+                _publish(policy, job, state, summary)
+            world.barrier()
     finally:
         engine.close()
 
@@ -90,6 +97,9 @@ def _check(job: Job) -> None:
     """Refuse settings that cannot work before a model is loaded."""
     config = job.config
     require_packages(job.monitors)
+    if config.lora_rank:
+        require_peft()
+        _check_adapters(job)
     if config.objective == "grpo" and config.reward_chosen == config.reward_rejected:
         raise ConfigError(
             f"training.reward_chosen and training.reward_rejected are both {config.reward_chosen}",
@@ -99,15 +109,39 @@ def _check(job: Job) -> None:
     if job.policy_config.dtype == "bfloat16" and not config.zero_stage:
         raise ConfigError(
             "training.zero_stage is 0 and policy.dtype is bfloat16",
-            expected="zero_stage 1 or 2, which keep float32 weights beside the rounded ones",
+            expected="zero_stage 1, 2 or 3, which keep float32 weights beside the rounded ones",
             remedy="Set training.zero_stage: 2, or train in float32.",
         )
+
+
+def _check_adapters(job: Job) -> None:
+    if job.policy_digest != job.reference_digest and not (Path(job.policy) / ADAPTER_FOLDER).is_dir():
+        raise DataError(
+            "training.lora_rank is set, and the round starts from a policy without adapters",
+            where=job.policy,
+            expected="the base model, or the checkpoint of a round that trained adapters",
+            remedy="Keep training.lora_rank the same over all rounds.",
+        )
+
+
+def _policy(job: Job) -> Policy:
+    """The model that the round starts from; with adapters it is the base model under those of the round before."""
+    config = job.config
+    if not config.lora_rank:
+        return load_policy(Path(job.policy), job.policy_config)
+    policy = load_policy(Path(job.reference), job.policy_config)
+    add_adapters(policy, rank=config.lora_rank, alpha=config.lora_alpha, targets=config.lora_targets, seed=job.seed)
+    if job.policy_digest != job.reference_digest:
+        load_adapters(policy, Path(job.policy) / ADAPTER_FOLDER)
+    return policy
 
 
 def _reference(policy: Policy, job: Job) -> Policy | None:
     """The base model, which in the first round the policy still equals; None where nothing depends on it."""
     if not needs_reference(job.config):
         return None
+    if job.config.lora_rank:
+        return base_of(policy)
     same = job.policy_digest == job.reference_digest
     return policy if same else load_policy(Path(job.reference), job.policy_config)
 
@@ -166,10 +200,18 @@ def _score_references(reference: Policy | None, groups: GroupSet, batches: list[
         return
     pairs = sorted({index for batch in batches for index in batch.offline})
     used = sorted({*pairs, *(index for batch in batches for index in batch.online)})
-    add_reference_logprobs(groups, used, Scorer(reference), world)
+    kept = _kept(job, job.reference_digest, reference)
+    add_reference_logprobs(groups, used, Scorer(reference), world, kept=kept)
     if pairs and job.second_reference:
         second = load_policy(Path(job.second_reference), job.policy_config)
-        add_reference_logprobs(groups, pairs, Scorer(second), world, second=True)
+        kept = _kept(job, job.second_reference_digest, second)
+        add_reference_logprobs(groups, pairs, Scorer(second), world, second=True, kept=kept)
+
+
+def _kept(job: Job, digest: str, policy: Policy) -> KeptLogprobs | None:
+    if not job.kept:
+        return None
+    return KeptLogprobs(Path(job.kept), scored_under(digest, job.policy_config, policy.device.type))
 
 
 def _score_start(policy: Policy, groups: GroupSet, batches: list[Batch], job: Job, world: World) -> None:
@@ -206,7 +248,9 @@ def _publish(policy: Policy, job: Job, state: TrainState, summary: dict[str, Any
     (job.result / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
-def _summary(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], state: TrainState) -> dict[str, Any]:
+def _summary(
+    engine: TrainingEngine, job: Job, groups: GroupSet, batches: list[Batch], state: TrainState
+) -> dict[str, Any]:
     """What the round came to; nothing in it depends on how fast or on how many processes it ran."""
     rows = state.rows
     stopped = bool(rows) and rows[-1].stopped
@@ -230,6 +274,6 @@ def _summary(policy: Policy, job: Job, groups: GroupSet, batches: list[Batch], s
         "grad_norm_max": max((row.grad_norm for row in rows), default=None),
         "chosen_drift_last": next((r.chosen_drift for r in reversed(rows) if r.chosen_drift is not None), None),
         "rollout_gap": state.rollout_gap,
-        "parameters": sum(p.numel() for p in policy.model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in policy.model.parameters() if p.requires_grad),
+        "parameters": engine.count,
+        "trainable_parameters": engine.trained,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mbpo_core.models.adapters import ADAPTER_FOLDER, adapter_names, fold_adapters, save_adapters, shrink_adapters
 from mbpo_core.models.policy import Policy
 
 _WRITTEN_BY_MODEL = ("config.json", "generation_config.json")
@@ -16,13 +17,18 @@ _COPIED = (".json", ".jinja", ".model", ".txt")  # processor, tokenizer, chat te
 def publish_policy(policy: Policy, source: Path, target: Path) -> None:
     """Write weights and config anew and copy processor, tokenizer and chat template byte for byte.
 
+    Adapters are written by themselves into the folder `adapter`, then added to the weights.
+
     Args:
-        policy: the trained model.
+        policy: the trained model; its adapters are gone afterwards.
         source: the model folder that training started from.
         target: folder to write; replaced if it exists.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    if adapter_names(policy.model):
+        save_adapters(policy, target / ADAPTER_FOLDER)
+        fold_adapters(policy)
     policy.model.save_pretrained(target)
     for path in sorted(source.iterdir()):
         copied = path.suffix in _COPIED and not path.name.endswith(".index.json")
@@ -39,11 +45,13 @@ def interpolate(policy: Policy, reference: Policy, share: float) -> None:
 
     Args:
         policy: trained; frozen weights equal the reference's and stay as they are.
-        reference: the same architecture.
+        reference: the same architecture; not looked at where the policy has adapters, whose share is all there is.
         share: in (0, 1]; 1 leaves everything as it is.
 
     Source: WiSE-FT arXiv:2109.01903, equation (1).
     """
+    if adapter_names(policy.model):
+        return shrink_adapters(policy, share)
     base = dict(reference.model.named_parameters())
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import accumulate, groupby
 
 import torch
@@ -13,6 +14,7 @@ from mbpo_core.models.scoring import group_argmax
 from mbpo_core.objectives.passes import SLIP, WRONG
 from mbpo_core.prefetch import ahead
 from mbpo_core.training.data import GroupSet
+from mbpo_core.training.kept import KeptLogprobs
 from mbpo_core.training.looks import Look
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import World
@@ -42,7 +44,13 @@ def read_slips(groups: GroupSet, indices: Sequence[int], reference: Policy, worl
 
 
 def add_reference_logprobs(
-    groups: GroupSet, indices: Sequence[int], reference: Scorer, world: World, *, second: bool = False
+    groups: GroupSet,
+    indices: Sequence[int],
+    reference: Scorer,
+    world: World,
+    *,
+    second: bool = False,
+    kept: KeptLogprobs | None = None,
 ) -> None:
     """Score groups under a reference and keep the result beside them.
 
@@ -52,8 +60,9 @@ def add_reference_logprobs(
         reference: frozen.
         world: the processes that share the work.
         second: whether it is the second reference, which sees pairs only.
+        kept: read in place of scoring, and added to; None scores everything.
     """
-    for index, values in _scored(groups, indices, reference, world):
+    for index, values in _all_scored(groups, indices, reference, world, kept):
         groups.set_reference(index, values.tolist(), second=second)
 
 
@@ -62,25 +71,47 @@ def add_start_logprobs(groups: GroupSet, indices: Sequence[int], policy: Scorer,
 
     A round that is gone on with scores them again under the same weights: those it starts from, not those it reached.
     """
-    for index, values in _scored(groups, indices, policy, world):
+    for index, values in _all_scored(groups, indices, policy, world, None):
         groups.set_start(index, values.tolist())
 
 
-def _scored(groups: GroupSet, indices: Sequence[int], scorer: Scorer, world: World) -> Iterator[tuple[int, Tensor]]:
-    """All log-probs of each group, completion after completion."""
+def _all_scored(
+    groups: GroupSet, indices: Sequence[int], scorer: Scorer, world: World, kept: KeptLogprobs | None
+) -> Iterator[tuple[int, Tensor]]:
+    """All log-probs of each group, completion after completion; every process has its share, and gets those of all."""
     order = sorted(indices, key=groups.kind)
     shared = Shared(order, [_tokens(groups, index) for index in order], world)
-    with ahead(_batches(groups, shared.mine), lambda part: _looks(groups, part)) as loaded:
-        for part, looks in zip(_batches(groups, shared.mine), loaded, strict=True):
+    parts = list(_batches(groups, shared.mine))
+    names = [[groups.fingerprint(index) for index in part] if kept else [] for part in parts]
+    found = kept.find(names) if kept else [None] * len(parts)
+    missing = [part for part, values in zip(parts, found, strict=True) if values is None]
+    with closing(_scored(groups, missing, scorer)) as scored:
+        for part, name, values in zip(parts, names, found, strict=True):
+            values = values or next(scored)
+            for index, logprobs in zip(part, values, strict=True):
+                shared.put(index, torch.tensor(logprobs))
+            if kept:
+                kept.put(name, values)
+    if kept:
+        kept.save()
+    yield from shared.all()
+
+
+def _scored(
+    groups: GroupSet, parts: Sequence[Sequence[int]], scorer: Scorer
+) -> Generator[list[list[float]], None, None]:
+    """Log-probs of each part's groups, of all tokens of all passes in their order."""
+    with ahead(iter(parts), lambda part: _looks(groups, part)) as loaded:
+        for part, looks in zip(parts, loaded, strict=True):
             with torch.no_grad():
                 scored = scorer(looks, looks[0].groups[0].temperature)
             rows = [iter(one.logprobs.cpu()) for one in scored]
-            for place, index in enumerate(part):
-                shared.put(
-                    index,
-                    torch.cat([_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]),
-                )
-    yield from shared.all()
+            yield [
+                torch.cat(
+                    [_values(look, place, next_rows) for look, next_rows in zip(looks, rows, strict=True)]
+                ).tolist()
+                for place in range(len(part))
+            ]
 
 
 class Shared:

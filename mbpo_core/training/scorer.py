@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
+from PIL import Image as pil
 from torch import Tensor
 
+from mbpo_core.models.encoding import encode
 from mbpo_core.models.policy import Policy
-from mbpo_core.models.scoring import group_scores
+from mbpo_core.models.scoring import check_packing, group_scores
+from mbpo_core.training.data import GroupSet
 from mbpo_core.training.looks import Look
+from mbpo_core.training.plan import Batch
+
+_SIDE = 64  # pixels of a blank image; families resize it as they like
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,14 @@ class Scorer(torch.nn.Module):
     Args:
         policy: scores.
         reference: a frozen model that divergences are measured from; None where nobody asks for them.
+        in_step: whether other processes make the same pass, on other groups: then prompts without any image go
+            through the vision tower too, by way of a blank one.
     """
 
-    def __init__(self, policy: Policy, reference: Policy | None = None) -> None:
+    def __init__(self, policy: Policy, reference: Policy | None = None, *, in_step: bool = False) -> None:
         super().__init__()
         self.model = policy.model
-        self._policy, self._reference = policy, reference
+        self._policy, self._reference, self._in_step = policy, reference, in_step
 
     def forward(self, looks: Sequence[Look], temperature: float = 1.0) -> list[Scored]:
         """Log-probs of all completions of the groups of each look.
@@ -60,6 +69,7 @@ class Scorer(torch.nn.Module):
             replace(group, completions=[list(read) for read, _ in one], targets=[list(target) for _, target in one])
             for group, one in zip(look.groups, distinct, strict=True)
         ]
+        nothing = self._nothing_seen(look)  # first, as pictures are
         # Divergences are asked for of the clean view alone; see `objectives.table.DIVERGENCES`.
         reference = self._reference if look.passes[0].view == "clean" else None
         scores = group_scores(
@@ -77,7 +87,26 @@ class Scorer(torch.nn.Module):
             for pair in group.pairs()
         ]
         divergences = [row.divergences for row in rows if row.divergences is not None]
-        return Scored(pad([row.logprobs for row in rows]), pad(divergences) if divergences else None)
+        return Scored(pad([row.logprobs for row in rows]) + nothing, pad(divergences) if divergences else None)
+
+    def _nothing_seen(self, look: Look) -> Tensor | float:
+        """Zero; from a blank image where no prompt has one.
+
+        Parameters that get a gradient, or are gathered, in one process and not in another stop both.
+        """
+        if not self._in_step or look.blind in ("mask", "drop") or any(group.prompt.images for group in look.groups):
+            return 0.0
+        with torch.set_grad_enabled(look.grad and torch.is_grad_enabled()):
+            (features,) = encode(self._policy, [self._policy.family.read(pil.new("RGB", (_SIDE, _SIDE)))])
+            return 0.0 * features.float().sum()
+
+
+def settle_packing(policy: Policy, groups: GroupSet, batches: Sequence[Batch]) -> None:
+    """Compare packed with plain rows now: later one process would do so alone, amid passes that all make together."""
+    for several in ([batch.offline for batch in batches], [batch.online for batch in batches]):
+        for index in list(chain.from_iterable(several))[:1]:
+            for look in groups.looks([index], groups.entry(groups.kind(index)[1]).passes):
+                check_packing(policy, look.groups)
 
 
 def pad(rows: Sequence[Tensor]) -> Tensor:

@@ -74,6 +74,7 @@ def _job(context: StageContext) -> Job:
         round_index=context.round_index,
         rounds=context.rounds,
         work=str(context.output.scratch() / "training"),
+        kept=str(context.output.cache("reference")),
         monitors=monitors_of(context.config, context.name),
     )
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from mbpo_core.config import EvaluationConfig, LaunchConfig, NegativesConfig, PolicyConfig, SamplesConfig
+from mbpo_core.config import (
+    EvaluationConfig,
+    LaunchConfig,
+    NegativesConfig,
+    PolicyConfig,
+    RolloutsConfig,
+    SamplesConfig,
+)
 from mbpo_core.execution import execute, plan
 from mbpo_core.models.digest import import_policy
 from mbpo_core.progress import NullProgress
@@ -17,8 +24,9 @@ from mbpo_core.store import Store
 
 POLICY = PolicyConfig(device="cpu")
 SETTINGS: dict[str, Any] = {
-    "samples": SamplesConfig(demo_offline=12, demo_online=1, demo_dev=1, demo_eval=4),
+    "samples": SamplesConfig(demo_offline=12, demo_online=6, demo_dev=1, demo_eval=4),
     "negatives": NegativesConfig(steps=2, batch_size=1, part_rows=4, max_new_tokens=8, max_dropped_share=1.0),
+    "rollouts": RolloutsConfig(prompts=6, group_size=3, temperature=1.5, batch_size=1, part_rows=2),
     "evaluation": EvaluationConfig(max_new_tokens=8, bootstrap=100, batch_size=8, part_rows=8, per_probe=1),
 }
 
@@ -41,7 +49,7 @@ def no_model_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("the workers have made all parts; nothing is left for a model")
 
-    for place in ("models.policy", "negatives.stage"):
+    for place in ("models.policy", "negatives.stage", "rollouts.stage"):
         monkeypatch.setattr(f"mbpo_core.{place}.load_policy", refuse)
 
 
@@ -50,10 +58,18 @@ def inline() -> dict[str, ArtifactRef]:
     """Every stage made in this process."""
     store = Store("memory://shares-for-real")
     refs = {"samples": made(store, "samples", {})}
-    for name in ("negatives", "evaluation"):
+    for name in ("negatives", "rollouts", "evaluation"):
         refs[name] = made(store, name, {"samples": refs["samples"]})
         assert len(store.reader(refs[name]).manifest.parts) >= 3, "something to share"
     return refs
+
+
+def test_answers_are_of_unequal_lengths(inline: dict[str, ArtifactRef]) -> None:
+    """So that of two processes one has done sampling before the other."""
+    groups = list(Store("memory://shares-for-real").reader(inline["rollouts"]).rows(columns=["completions"]))
+    lengths = [max(len(one["token_ids"]) for one in group["completions"]) for group in groups]
+    assert len(set(lengths)) > 1
+    assert sum(lengths[::2]) != sum(lengths[1::2])
 
 
 def test_two_processes_make_equal_artifacts(
@@ -62,6 +78,6 @@ def test_two_processes_make_equal_artifacts(
     monkeypatch.setenv("MBPO_NODE_FOLDER", str(tmp_path / "node"))
     store = Store(tmp_path / "store")
     refs = {"samples": made(store, "samples", {})}
-    for name in ("negatives", "evaluation"):
+    for name in ("negatives", "rollouts", "evaluation"):
         refs[name] = made(store, name, {"samples": refs["samples"]}, processes=2)
         assert (refs[name].digest, refs[name].content) == (inline[name].digest, inline[name].content)

@@ -95,3 +95,13 @@ def test_copies_of_checkpoints_that_no_run_needs_go(store: Store) -> None:
     assert not any(entry.path.startswith("copies/") for entry in collect(store)), "a run may be reading it"
     collect(store, delete=True, unused_age_s=0)
     assert [folder.exists() for folder in folders] == [True, False]
+
+
+def test_caches_that_nobody_adds_to_go(store: Store) -> None:
+    cache = store.files.scratch("cache/reference-01234567")
+    (cache / "conditions").mkdir(parents=True)
+    (cache / "conditions" / "rows.parquet").write_bytes(b"1234")
+    assert collect(store, delete=True) == [], "it was written to lately"
+    (found,) = collect(store, delete=True, unfinished_age_s=0)
+    assert (found.path, found.reason, found.bytes, found.deleted) == ("cache/reference-01234567", "unused", 4, True)
+    assert not cache.exists()

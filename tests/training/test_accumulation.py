@@ -82,7 +82,7 @@ def torch_gradients(rows: JobRows) -> Gradients:
     return {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_both_losses_train(rows: JobRows, stage: int) -> None:
     assert apart(engine_gradients(rows, stage, [0, 1]), torch_gradients(rows)) < 1e-5
 

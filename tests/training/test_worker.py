@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,8 +61,15 @@ def gone_within(work: Job, seconds: float) -> bool:
 @linux
 def test_two_processes_end_where_one_does(rows: JobRows, tmp_path: Path) -> None:
     # Three pairs a step for two processes: one of them repeats a group that must not count.
-    settings = {"pairs_per_step": 3, "groups_per_step": 4, "micro_groups": 1, "max_grad_norm": UNCLIPPED, "epochs": 2}
+    settings: dict[str, Any] = {
+        "pairs_per_step": 3,
+        "groups_per_step": 4,
+        "micro_groups": 1,
+        "max_grad_norm": UNCLIPPED,
+        "epochs": 2,
+    }
     settings["checkpoint_every"] = 100
+    settings["normalization"] = "token"  # over the tokens of both
     three = JobRows(ListTable(rows.pairs.content[:3]), rows.rollouts, [2, 0, 1])
     one = trained(job(tmp_path / "one", **settings), three)
     two = job(tmp_path / "two", **settings)

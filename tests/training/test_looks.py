@@ -25,12 +25,13 @@ from mbpo_core.objectives.passes import (
     SLIP,
     WRONG,
     WRONG_REJECTED,
+    by_view,
 )
 from mbpo_core.records import Sample
 from mbpo_core.stage import Row
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.job import JobRows
-from mbpo_core.training.looks import black_out, by_view
+from mbpo_core.training.looks import black_out
 from mbpo_core.training.reference import read_slips
 from mbpo_core.training.rows import ListTable
 from mbpo_core.training.scorer import Scorer

@@ -13,6 +13,7 @@ from mbpo_core.errors import DataError
 from mbpo_core.evaluation.answering import answer_questions, open_questions
 from mbpo_core.evaluation.judging import judge
 from mbpo_core.evaluation.questions import choose_questions, probe_of
+from mbpo_core.models.images import open_image
 
 if TYPE_CHECKING:
     from mbpo_core.models.policy import Policy
@@ -108,6 +109,15 @@ def test_bad_rows_are_dropped_with_a_reason(demo_policy: Policy, questions: list
         ("y", "unverifiable"),
     ]
     assert json.loads(opened.dropped[1].row)["answer"] == "perhaps"
+
+
+def test_a_prompt_too_long_for_the_model_is_dropped(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:
+    length = len(demo_policy.prepare(questions[1]["question"], [open_image(questions[1]["images"][0])]).token_ids)
+    just = CONFIG.model_copy(update={"max_new_tokens": demo_policy.max_positions - length})
+    assert open_questions(demo_policy, [questions[1]], just).dropped == []
+    over = CONFIG.model_copy(update={"max_new_tokens": demo_policy.max_positions - length + 1})
+    (letter,) = open_questions(demo_policy, [questions[1]], over).dropped
+    assert (letter.reason, letter.detail) == ("prompt_too_long", "257 tokens are needed, the model takes 256")
 
 
 def test_prior_that_no_verifier_reads_counts_nowhere(demo_policy: Policy, questions: list[dict[str, Any]]) -> None:

@@ -309,6 +309,7 @@ class PairsConfig(Section):
     )
     text_leaning: bool = Field(True, description="Apply gain_margin and blind_slack: the negative must lean on text.")
     plausible: bool = Field(True, description="Apply min_rejected_logprob.")
+    informative: bool = addition(True, "Apply min_gain: the image must make the chosen response likelier.")
     max_dropped_share: float = Field(0.05, ge=0, le=1, description="Stop when more than this share is unusable.")
     batch_size: int = knob(32, "Pairs scored together.", ge=1)
     part_rows: int = knob(256, "Rows a Parquet part (rounded up to whole batches).", ge=1)

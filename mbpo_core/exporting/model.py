@@ -61,8 +61,8 @@ def _card(store: Store, ref: ArtifactRef, run: str, manifest: Manifest) -> str:
     parts = [
         f"---\n{front.to_yaml()}\n---",
         f"# {escaped(ref.key or ref.stage)} of {escaped(run)}",
-        f"{escaped(model_name(manifest) or 'A model')}, trained by mbpo on preference pairs and verified answers about "
-        "pictures, so that its answers lean less on what its language prior expects.",
+        f"{escaped(model_name(manifest) or 'A model')}, trained by mbpo. Below: how and on what, and what was "
+        "measured of it.",
         "## Base and method",
         _method(method, manifest),
         "## Evaluation",
@@ -112,7 +112,10 @@ def _evaluation(store: Store, ref: ArtifactRef, run: str) -> list[str]:
         label = next((name for name, p in asked.items() if p.artifact and p.artifact.digest == ref.digest), "")
         if label:
             summary = in_order(store.reader(pointer).json("summary.json"))
-            return [f"`{label}` is this checkpoint, `{BASE}` the model it started from.", *_results(summary, label)]
+            return [
+                f"{escaped(label)} is this checkpoint, {BASE} the model it started from.",
+                *_results(summary, label),
+            ]
     return ["This checkpoint has not been evaluated in its run."]
 
 

@@ -5,6 +5,7 @@ Comparisons are written so that a value that is not a number fails them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -35,7 +36,7 @@ COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Scores))
 
 def low_gain(scores: Scores, config: PairsConfig) -> str | None:
     """The image must make the chosen response likelier: gain_chosen > min_gain."""
-    if scores.gain_chosen > config.min_gain:
+    if scores.gain_chosen > (config.min_gain if config.informative else -math.inf):
         return None
     return f"gain of chosen {scores.gain_chosen:.4f} nats/token, must exceed {config.min_gain:g}"
 

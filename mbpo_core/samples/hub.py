@@ -61,7 +61,7 @@ def hub_copy(name: HubName, *, allow_download: bool) -> Path:
             f"{name.repo!r} is neither a file or folder nor in the local hub cache",
             where="samples.path",
             expected="an existing path, or a dataset of the hub as owner/name, owner/name@revision or owner/name:file",
-            remedy="Check the name and the network."
+            remedy=f"Check the name, the network and your access ({type(error).__name__})."
             if allow_download
             else "Download it first, or set samples.allow_download: true.",
         ) from error

@@ -287,7 +287,7 @@ def test_a_checkpoint_loads_and_its_card_has_the_evaluation(tmp_path: Path) -> N
     assert card.data.tags == ["mbpo"]
     assert card.data.base_model is None, "a folder of this machine is no model of the hub"
     for part in (
-        "| base model | tiny |", "| base digest | 000000000000 |", "arXiv:2506.08022", "`trained` is this checkpoint",
+        "| base model | tiny |", "| base digest | 000000000000 |", "arXiv:2506.08022", "trained is this checkpoint",
         "60.0 \\[31.3, 83.2\\]", "100.0 \\[72.2, 100.0\\]", "Percent with 95 % intervals", "| training.beta | 0.04 |",
         f"training {ref.digest[:12]}", "## Limits", "No safety, bias or privacy evaluation",
     ):  # fmt: skip

@@ -29,6 +29,8 @@ CASES = [
     ({"gain_chosen": 0.01, "gain_rejected": -1.0}, {}, None),
     ({"gain_chosen": 0.3}, {"min_gain": 0.3}, "low_gain"),
     ({"gain_chosen": NAN}, {}, "low_gain"),
+    ({"gain_chosen": -2.0, "gain_rejected": -3.0}, {"informative": False}, None),
+    ({"gain_chosen": NAN}, {"informative": False}, "low_gain"),
     ({"gain_rejected": 0.4}, {}, "not_text_leaning"),  # margin 0.1 is not more than 0.1
     ({"gain_rejected": 0.39}, {}, None),
     ({"gain_rejected": 0.39}, {"gain_margin": 0.2}, "not_text_leaning"),

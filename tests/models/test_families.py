@@ -265,6 +265,26 @@ def test_qwen_folder_in_the_hubs_old_layout_is_the_same_policy(
     _assert_same(load_policy(tmp_path / "published", PolicyConfig(device="cpu")), new, pictures)
 
 
+@pytest.mark.parametrize("model_type", ["gemma3", "internvl", "llava"])
+def test_folder_in_the_hubs_old_layout_is_the_same_policy(
+    pictures: list[Image.Image], tmp_path: Path, model_type: str
+) -> None:
+    """preprocessor_config.json and chat_template.json beside processor_config.json; the image processor a fast one."""
+    folder = TINY[model_type](tmp_path / "new")
+    old = shutil.copytree(folder, tmp_path / "old")
+    described = json.loads((old / "processor_config.json").read_text())
+    images = described.pop("image_processor")
+    images["image_processor_type"] = images["image_processor_type"].removesuffix("Pil") + "Fast"
+    (old / "preprocessor_config.json").write_text(json.dumps(images))
+    (old / "processor_config.json").write_text(json.dumps(described))
+    template = (old / "chat_template.jinja").read_text()
+    (old / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    (old / "chat_template.jinja").unlink()
+    _assert_same(
+        load_policy(old, PolicyConfig(device="cpu")), load_policy(folder, PolicyConfig(device="cpu")), pictures
+    )
+
+
 @pytest.mark.parametrize("model_type", QWENS)
 def test_qwen_refuses_sizes_it_cannot_take(tmp_path: Path, model_type: str) -> None:
     policy = load_policy(TINY[model_type](tmp_path), PolicyConfig(device="cpu"))

@@ -165,6 +165,18 @@ def join_images(pairs: Table, negatives: Table) -> WithImages:
     return WithImages(Picked(pairs, places), negatives)
 
 
+def without_replaced(rollouts: Table) -> Table:
+    """Rollouts without the groups that agreed and were replaced: a stand-in has their place in a step, too.
+
+    A group's stand-ins follow it (`rollouts.redraw`); of each such chain the last group is kept.
+    """
+    stands_in = [bool(row["stand_in"]) for row in rollouts.rows(columns=("stand_in",))]
+    if not any(stands_in):
+        return rollouts
+    kept = [place for place, follower in enumerate([*stands_in[1:], False]) if not follower]
+    return Picked(rollouts, np.array(kept, dtype=np.int64))
+
+
 def missing_parts(pairs: Table, config: TrainingConfig) -> dict[int, str]:
     """Pairs that lack what the objective looks at, by row number: "rejected response" or "rejected image"."""
     entry = config.pair_passes

@@ -12,7 +12,7 @@ from mbpo_core.stage import Progress, Reader, StageContext, Workers
 from mbpo_core.training.job import Job, JobRows, write_job
 from mbpo_core.training.monitoring import monitors_of
 from mbpo_core.training.plan import deal_pairs, wants_offline, wants_online
-from mbpo_core.training.rows import ListTable, Picked, Table, join_images
+from mbpo_core.training.rows import ListTable, Picked, Table, join_images, without_replaced
 
 
 def run(context: StageContext) -> None:
@@ -85,7 +85,7 @@ def _rows(context: StageContext) -> JobRows:
     if wants_online(config):
         rollouts = context.inputs["rollouts"]
         _warn_of_stale_rollouts(context, rollouts)
-        rows = JobRows(rows.pairs, rollouts, rows.dealt)
+        rows = JobRows(rows.pairs, without_replaced(rollouts), rows.dealt)
     return rows
 
 

@@ -20,7 +20,7 @@ from mbpo_core.training import reference, steps
 from mbpo_core.training import rows as module
 from mbpo_core.training.data import GroupSet
 from mbpo_core.training.job import JobRows, read_job, write_job
-from mbpo_core.training.rows import ListTable, ParquetTable, Picked
+from mbpo_core.training.rows import ListTable, ParquetTable, Picked, without_replaced
 from tests.training.conftest import Recorder, Trained, collect, trained
 from tests.training.rows import job
 
@@ -43,6 +43,23 @@ class Watched:
     def slice(self, start: int, stop: int, *, columns: Sequence[str]) -> list[Row]:
         self.sliced.append((start, stop, tuple(columns)))
         return self.table.slice(start, stop, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("stand_ins", "kept"),
+    [
+        ([0, 1, 2, 0, 0, 1], [2, 3, 5]),  # three drawn prompts: two stand-ins, none, one
+        ([0, 2, 0], [1, 2]),  # the first stand-in could not be asked
+        ([0, 0, 0], [0, 1, 2]),
+        ([None, None], [0, 1]),
+        ([], []),
+    ],
+)
+def test_of_a_prompt_and_its_stand_ins_the_last_is_trained_on(stand_ins: list[int | None], kept: list[int]) -> None:
+    table = ListTable([{"sample_id": str(i), "stand_in": one} for i, one in enumerate(stand_ins)])
+    left = without_replaced(table)
+    assert [row["sample_id"] for row in left.rows(columns=("sample_id",))] == [str(i) for i in kept]
+    assert (left is table) == (len(kept) == len(stand_ins))
 
 
 def test_pictures_are_read_one_group_at_a_time(rows: JobRows, plain: Trained, tmp_path: Path) -> None:

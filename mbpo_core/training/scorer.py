@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from PIL import Image as pil
@@ -20,9 +21,11 @@ from mbpo_core.training.plan import Batch
 _SIDE = 64  # pixels of a blank image; families resize it as they like
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """What the model makes of one look; B completions over all its groups, in order.
+
+    A tuple, in which DeepSpeed finds the tensors: where their backward pass begins, ZeRO-3 gathers what the scorer
+    reads of the model directly, the vocabulary projection.
 
     Attributes:
         logprobs: (B, T) float32, nats, zero after a completion's end.

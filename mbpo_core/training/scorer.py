@@ -24,7 +24,8 @@ _SIDE = 64  # pixels of a blank image; families resize it as they like
 class Scored(NamedTuple):
     """What the model makes of one look; B completions over all its groups, in order.
 
-    A tuple, because DeepSpeed looks into nothing else for the tensors whose backward pass needs gathered weights.
+    A tuple, in which DeepSpeed finds the tensors: where their backward pass begins, ZeRO-3 gathers what the scorer
+    reads of the model directly, the vocabulary projection.
 
     Attributes:
         logprobs: (B, T) float32, nats, zero after a completion's end.

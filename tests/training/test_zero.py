@@ -20,7 +20,7 @@ from torch import Tensor
 from mbpo_core.training.job import JobRows, write_job
 from mbpo_core.training.world import join_world
 from tests.training.rows import job
-from tests.training.zero import Case, Measured, by_engine, by_torch
+from tests.training.zero import DEVICE, Case, Measured, by_engine, by_torch
 
 Expected = Callable[[Case, int], Measured]
 TOLERANCE = 1e-6
@@ -83,7 +83,7 @@ def in_two(folder: Path, cases: list[Case]) -> dict[Case, Measured]:
 
 def check_alone(folder: Path, expected: Expected, cases: list[Case]) -> None:
     for case in cases:
-        measured = by_engine(case, folder, join_world(torch.device("cpu")))
+        measured = by_engine(case, folder, join_world(torch.device(DEVICE)))
         assert_equal(measured, expected(case, 1), case.name)
 
 

@@ -172,7 +172,7 @@ def _micros(
     settle_packing(policy, groups, [batch])
     weights = batch_weights(groups, batch, config)
     return [
-        collate(part, groups, weights, config)
+        collate(part, groups, weights, config).to(policy.device)
         for rank in ranks
         for source in (batch.offline, batch.online)
         for part in micro_batches(source, config.micro_groups, rank, size)

@@ -5,7 +5,9 @@ The whole matrix is behind the marker `slow`; what runs by default has every kin
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,11 +75,15 @@ def in_two(folder: Path, cases: list[Case]) -> dict[Case, Measured]:
     command += ["-m", "tests.training.zero", str(folder), *names]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True,
-        timeout=HANGS_AFTER_S + 30 * len(cases),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launcher = subprocess.Popen(
+        [sys.executable, *command], cwd=root, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, said = launcher.communicate(timeout=HANGS_AFTER_S + 30 * len(cases))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)  # its processes too, where they wait for each other
+    assert launcher.returncode == 0, said[-4000:]
     return {case: Measured.load(folder / f"{case.name}.safetensors") for case in cases}
 
 

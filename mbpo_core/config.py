@@ -546,6 +546,7 @@ class TrainingConfig(Section):
         others = {name for entry in OBJECTIVES.values() for name in entry.settings} - set(mine)
         if self.add_image or self.add_anchor:
             others -= {"margin", "image_cap"}
+        others |= {"freeze"} if self.lora_rank else {"lora_alpha", "lora_targets"}
         return {name: value for name, value in super().identity().items() if name not in others}
 
 

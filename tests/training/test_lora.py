@@ -101,4 +101,7 @@ def test_peft_is_asked_for_before_any_model(rows: JobRows, tmp_path: Path, monke
 
 def test_without_adapters_nothing_is_identity() -> None:
     assert not {"lora_rank", "lora_alpha", "lora_targets", "offload"} & TrainingConfig().identity().keys()
-    assert TrainingConfig(lora_rank=8).identity()["lora_rank"] == 8
+    assert TrainingConfig(lora_alpha=1.0).identity() == TrainingConfig().identity()
+    adapted = TrainingConfig(lora_rank=8, lora_alpha=1.0).identity()
+    assert (adapted["lora_rank"], adapted["lora_alpha"]) == (8, 1.0)
+    assert TrainingConfig(lora_rank=8, lora_alpha=1.0, freeze="language").identity() == adapted, "nobody reads it"

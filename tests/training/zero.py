@@ -7,6 +7,7 @@ step is the gradient itself.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ from mbpo_core.training.reference import add_reference_logprobs
 from mbpo_core.training.rows import ListTable
 from mbpo_core.training.scorer import Scorer, settle_packing
 from mbpo_core.training.world import World, join_world
-from tests.training.rows import POLICY
 
 STEPS, RATE, MOMENTUM = 3, 1e-3, 0.9
 RANK = 4  # of adapters
+DEVICE = os.environ.get("MBPO_ZERO_DEVICE", "cpu")
 
 Content = Literal["hybrid", "mixed", "filtered"]
 
@@ -151,7 +152,7 @@ def _policy(folder: Path, case: Case) -> tuple[Policy, TrainingConfig]:
     job, _ = read_job(folder)
     settings = {"zero_stage": case.stage, "micro_groups": case.cut, **dict(case.knobs)}
     # The vocabulary in chunks: their backward pass reads the projection a second time.
-    policy = load_policy(Path(job.policy), PolicyConfig(device="cpu", logits_mib=0.01))
+    policy = load_policy(Path(job.policy), PolicyConfig(device=DEVICE, logits_mib=0.01))
     if case.lora:
         add_adapters(policy, rank=RANK, alpha=2.0 * RANK, targets=[], seed=1)
     return policy, TrainingConfig.model_validate(job.config.model_dump() | settings)
@@ -165,11 +166,13 @@ def _micros(
     groups = GroupSet(policy, config)
     batch = CONTENTS[case.content](groups, rows)
     used = [*batch.offline, *batch.online]
-    add_reference_logprobs(groups, used, Scorer(load_policy(Path(job.policy), POLICY)), World(0, 1, policy.device))
+    add_reference_logprobs(
+        groups, used, Scorer(load_policy(Path(job.policy), PolicyConfig(device=DEVICE))), World(0, 1, policy.device)
+    )
     settle_packing(policy, groups, [batch])
     weights = batch_weights(groups, batch, config)
     return [
-        collate(part, groups, weights, config)
+        collate(part, groups, weights, config).to(policy.device)
         for rank in ranks
         for source in (batch.offline, batch.online)
         for part in micro_batches(source, config.micro_groups, rank, size)
@@ -202,7 +205,9 @@ CONTENTS: dict[str, Callable[[GroupSet, JobRows], Batch]] = {"hybrid": _hybrid, 
 
 
 def main(folder: Path, cases: list[str]) -> None:
-    world = join_world(torch.device("cpu"))
+    if DEVICE == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    world = join_world(torch.device(DEVICE))
     for name in cases:
         measured = by_engine(Case.of(name), folder, world)
         if world.rank == 0:

@@ -45,6 +45,7 @@ SAMPLES = StageSpec(
         "unreadable_image": "bad",
         "image_too_large": "bad",
         "image_outside_root": "bad",
+        "image_count": "bad",
         "unknown_kind": "bad",
         "bad_choices": "bad",
         "answer_not_in_form": "bad",

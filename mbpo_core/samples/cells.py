@@ -37,6 +37,11 @@ def text_of(value: Any, column: str) -> str:
     return text
 
 
+def slots_of(value: Any) -> int:
+    """How many `<image>` placeholders a text has."""
+    return len(_IMAGE_TOKEN.findall(value)) if isinstance(value, str) else 0
+
+
 def answer_of(value: Any, column: str) -> Any:
     """The answer cell; of a list of annotators' answers the most frequent one, the first among equals."""
     if isinstance(value, dict):
@@ -109,8 +114,8 @@ def letter_of(answer: Any, choices: list[str], column: str) -> str:
     raise Unusable("bad_choices", f"{column} {answer!r:.80} {problem}; options {choices!r:.160}")
 
 
-def conversation_of(value: Any, column: str) -> tuple[str, str]:
-    """Question and answer of a LLaVA conversation: the first human turn and the first answer after it.
+def conversation_of(value: Any, column: str) -> tuple[str, str, int]:
+    """Question, answer and placeholders of a LLaVA conversation: the first human turn and the first answer after it.
 
     Turns are {"from": "human"|"gpt", "value": ...} or {"role": "user"|"assistant", "content": ...},
     content a text or a list of parts; the list may be JSON text.
@@ -131,7 +136,8 @@ def conversation_of(value: Any, column: str) -> tuple[str, str]:
         if question is None and role in _USER:
             question = _content(turn)
         elif question is not None and role in _ASSISTANT:
-            return text_of(question, f"{column}: the human turn"), text_of(_content(turn), f"{column}: the answer")
+            answer = text_of(_content(turn), f"{column}: the answer")
+            return text_of(question, f"{column}: the human turn"), answer, slots_of(question)
     raise Unusable("missing_value", f"{column} has no human turn followed by an answer")
 
 

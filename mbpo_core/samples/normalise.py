@@ -56,7 +56,7 @@ class Normaliser:
         try:
             if self._config.id_column:
                 return cells.text_of(raw.cells.get(self._config.id_column), self._config.id_column)
-            question, answer = self._question_and_answer(raw)
+            question, answer, _ = self._question_and_answer(raw)
         except Unusable:
             return f"row-{raw.index}"
         choices = raw.cells.get(self._config.choices_column) if self._config.choices_column else None
@@ -84,7 +84,7 @@ class Normaliser:
             raise Unusable("missing_value", raw.problem)
         if config.id_column:
             cells.text_of(raw.cells.get(config.id_column), config.id_column)
-        question, answer = self._question_and_answer(raw)
+        question, answer, slots = self._question_and_answer(raw)
         choices = (
             cells.choices_of(raw.cells.get(config.choices_column), config.choices_column)
             if config.choices_column
@@ -106,7 +106,7 @@ class Normaliser:
         meta = kinds.with_rules(cells.meta_of(raw.cells.get(META)), kind, answer, aliases, config)
         kinds.check_answer(kind, form, answer, choices, meta)
         rejected = self._rejected(raw, answer, choices if form == "letter" else [])
-        images = self._pictures(raw)
+        images = self._pictures(raw, slots)
         declared = raw.cells.get(config.split_column) if config.split_column else None
         digest = images[0].digest
         return Sample(
@@ -141,13 +141,20 @@ class Normaliser:
             raise Unusable("same_answer", f"{column} {rejected!r:.80} says what {self._config.answer_column} says")
         return rejected
 
-    def _pictures(self, raw: RawRow) -> list[Loaded]:
-        cell = raw.cells.get(self._config.image_column)
+    def _pictures(self, raw: RawRow, slots: int) -> list[Loaded]:
+        column = self._config.image_column
+        cell = raw.cells.get(column)
         if is_missing(cell) or not image_values(cell):
-            raise Unusable("missing_value", f"{self._config.image_column} is empty")
-        return [self._images.load(value) for value in image_values(cell)]
+            raise Unusable("missing_value", f"{column} is empty")
+        values = image_values(cell)
+        if slots not in (0, len(values)):
+            raise Unusable(
+                "image_count", f"the question has {slots} <image> placeholders, {column} {len(values)} pictures"
+            )
+        return [self._images.load(value) for value in values]
 
-    def _question_and_answer(self, raw: RawRow) -> tuple[str, Any]:
+    def _question_and_answer(self, raw: RawRow) -> tuple[str, Any, int]:
+        """The question, the answer, and how many pictures the question has a place for (0 if it does not say)."""
         config = self._config
         if config.conversation_column:
             return cells.conversation_of(raw.cells.get(config.conversation_column), config.conversation_column)
@@ -158,7 +165,7 @@ class Normaliser:
         cells.text_of(answer, config.answer_column)
         answer = answer if isinstance(answer, int) and not isinstance(answer, bool) else cells.text_of(answer, "")
         asked = cells.spoken_by("user", raw.cells.get(config.question_column), config.question_column)
-        return cells.text_of(asked, config.question_column), answer
+        return cells.text_of(asked, config.question_column), answer, cells.slots_of(asked)
 
 
 def _image_key(value: Any) -> str:

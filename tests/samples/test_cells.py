@@ -122,9 +122,9 @@ CHAT = [
 ]
 
 
-@pytest.mark.parametrize("turns", [LLAVA, json.dumps(LLAVA), CHAT])
-def test_the_first_turns_of_a_conversation(turns: Any) -> None:
-    assert cells.conversation_of(turns, "conversations") == ("What is it?", "A dog.")
+@pytest.mark.parametrize(("turns", "slots"), [(LLAVA, 1), (json.dumps(LLAVA), 1), (CHAT, 0)])
+def test_the_first_turns_of_a_conversation(turns: Any, slots: int) -> None:
+    assert cells.conversation_of(turns, "conversations") == ("What is it?", "A dog.", slots)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ BAD_ROWS: list[tuple[dict[str, Any], str, str]] = [
     ({"image": "https://example.org/a.png"}, "unreadable_image", "is a URL"),
     ({"image": "wide.png"}, "image_too_large", "100 x 1 pixels, at most 50"),
     ({"image": "../a.png"}, "image_outside_root", "leads out of the image root"),
+    ({"question": "<image>\n<image>\nAre they alike?"}, "image_count", "2 <image> placeholders, image 1 pictures"),
     ({"kind": "yesno"}, "unknown_kind", "did you mean yes_no"),
     ({"kind": "multiple_choice"}, "bad_choices", "without options"),
     ({"options": ["red"]}, "bad_choices", "1 options"),
@@ -87,7 +88,7 @@ def test_every_bad_row_is_kept_aside_with_its_reason(folder: Path, tmp_path: Pat
         assert letter["detail"].startswith(f"row {number}: ")
         assert detail in letter["detail"]
         assert letter["stage"] == "samples"
-    assert [letter["sample_id"] for letter in letters[-3:]] == ["row-24", "row-25", "row-26"]
+    assert [letter["sample_id"] for letter in letters[-3:]] == ["row-25", "row-26", "row-27"]
     assert json.loads(letters[0]["row"])["answer"] == "yes"
     assert set(reader.manifest.dropped) == set(STAGES["samples"].reasons)
 

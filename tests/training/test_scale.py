@@ -20,6 +20,7 @@ from mbpo_core.training.looks import Look
 from mbpo_core.training.rows import ListTable
 from mbpo_core.training.scorer import Scorer
 from mbpo_core.training.world import join_world
+from tests.models.tiny import TINY
 from tests.training.conftest import Recorder, Trained, trained, weights
 from tests.training.rows import POLICY, job
 from tests.training.test_accumulation import UNCLIPPED, apart, moments
@@ -27,6 +28,9 @@ from tests.training.test_resume import assert_equal
 from tests.training.test_worker import launch, node_folder
 
 __all__ = ["node_folder"]  # used by every test here
+
+QUICK = ("gemma3", "qwen2_5_vl")
+"""Of `make test`: a vocabulary projection tied to the embeddings, and one of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +133,14 @@ def test_checkpointed_layers_run_a_second_time_on_packed_rows(look: Look) -> Non
     assert apart(gradients[1], gradients[0]) < 1e-6
 
 
-def test_every_family_trains_partitioned_and_checkpointed(family_folder: Path, demo_images: list[Any]) -> None:
+@pytest.mark.parametrize(
+    "model_type", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(TINY)]
+)
+def test_every_family_trains_partitioned_and_checkpointed(
+    model_type: str, tmp_path: Path, demo_images: list[Any]
+) -> None:
     """Vocabulary projection tied to the embeddings or not, parameters that no module reads in its forward pass."""
-    gradients = []
+    family_folder, gradients = TINY[model_type](tmp_path / "model"), []
     for settings in ({"zero_stage": 0}, {"zero_stage": 3, "gradient_checkpointing": True}):
         policy = load_policy(family_folder, PolicyConfig(device="cpu", logits_mib=0.001))
         config = job(Path(), freeze="none", max_grad_norm=UNCLIPPED, **settings).config

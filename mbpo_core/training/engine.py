@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -260,6 +261,8 @@ def _deepspeed_config(config: TrainingConfig, policy: Policy, elements: int, tra
 def _import_deepspeed(world: World) -> Any:
     # Asked for by name, DeepSpeed does not guess the accelerator, and does not print that it guessed.
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)
+    # Collectives under names that torch has renamed, said anew in every step.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     import deepspeed
     import deepspeed.ops
     from deepspeed.ops.op_builder.all_ops import ALL_OPS

@@ -122,7 +122,7 @@ TRAINING = StageSpec(
     record=records.TrainingStep,
     # negatives: rejected images made for the pairs; previous: the training artifact whose optimizer state goes on
     inputs=("pairs", "negatives", "rollouts", "previous"),
-    modules=("mbpo_core.training", "mbpo_core.objectives", *_MODEL),
+    modules=("mbpo_core.training", "mbpo_core.objectives", "mbpo_core.memory", *_MODEL),
     uses_policy=True,
     by_round=True,
 )

@@ -49,7 +49,7 @@ def no_model_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("the workers have made all parts; nothing is left for a model")
 
-    for place in ("models.policy", "negatives.stage", "rollouts.stage"):
+    for place in ("models.policy", "negatives.stage", "rollouts.engines.opening"):
         monkeypatch.setattr(f"mbpo_core.{place}.load_policy", refuse)
 
 

@@ -62,13 +62,17 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixt
 EAGER = ("gemma3", "llava", "qwen3_vl")
 """Families whose eager attention is tried in every run of the tests: masks of their own, none, and three axes."""
 
+COUSINS = ("llava_onevision", "qwen2_vl", "qwen3_vl_moe", "smolvlm")
+"""Families that differ little from another one; `make test-all` has their turn."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave eager attention of the other families to `make test-all`."""
+    """Leave cousins, and eager attention of the other families, to `make test-all`."""
     for item in items:
         chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if chosen.get("family_policy") == "eager" and chosen["family_folder"] not in EAGER:
+        family = chosen.get("family_folder")
+        if family in COUSINS or (chosen.get("family_policy") == "eager" and family not in EAGER):
             item.add_marker(pytest.mark.slow)
 
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pyarrow.parquet
+import pytest
 import yaml
 
 from mbpo_core.store import Store
@@ -22,6 +23,7 @@ GRID = {
 }
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False), encoding="utf-8")
     words = ["mbpo", "ablation", "--grid", "tiny.yaml", "--output", "out"]

@@ -72,6 +72,7 @@ def test_answers_are_of_unequal_lengths(inline: dict[str, ArtifactRef]) -> None:
     assert sum(lengths[::2]) != sum(lengths[1::2])
 
 
+@pytest.mark.slow
 def test_two_processes_make_equal_artifacts(
     tmp_path: Path, inline: dict[str, ArtifactRef], no_model_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

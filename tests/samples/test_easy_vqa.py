@@ -21,6 +21,9 @@ RAW = [
 ]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One line a question, images by path relative to the package's data folder."""

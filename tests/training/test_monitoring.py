@@ -174,6 +174,7 @@ def test_a_second_round_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert runs == ["demo/training/0", "demo/training/1"]
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes(rows: JobRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MBPO_NODE_FOLDER", str(tmp_path / "node"))
     folder = tmp_path / "events"

@@ -129,6 +129,7 @@ def ranks(work: Job) -> list[int]:
 
 
 @linux
+@pytest.mark.slow
 def test_a_killed_rank_is_made_good_bit_by_bit(rows: JobRows, tmp_path: Path) -> None:
     settings = {"pairs_per_step": 2, "groups_per_step": 2, "epochs": 3, "checkpoint_every": 2, "warmup_steps": 10}
     whole, torn = job(tmp_path / "whole", **settings), job(tmp_path / "torn", **settings)

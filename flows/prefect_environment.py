@@ -47,3 +47,11 @@ def prefect_runtime(store: str) -> Iterator[None]:
     changes = {} if os.environ.get("PREFECT_API_URL") else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     with temporary_settings(changes):
         yield
+
+
+def end_embedded_server() -> None:
+    """End Prefect's temporary server, a process of its own that outlives one which runs no exit handlers."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    for server in list(SubprocessASGIServer._instances.values()):
+        server.stop()

@@ -7,7 +7,7 @@ import os
 import sys
 
 from flows.paths import use_store
-from flows.prefect_environment import prefect_runtime
+from flows.prefect_environment import end_embedded_server, prefect_runtime
 from mbpo_core.ablation.grid import Trial
 from mbpo_core.config import PipelineConfig
 from mbpo_core.launching.reaping import follow_parent
@@ -17,7 +17,7 @@ def main() -> None:
     """Make what is asked for until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is part of the log
-    follow_parent(lambda: None)
+    follow_parent(end_embedded_server)
     with prefect_runtime(use_store(None)):
         from flows.trials import attempt
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet
 import pytest
 import yaml
@@ -36,9 +37,12 @@ def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
     for line in begun.stderr:
         if "done (1 of 3" in line:
             break
+    started = psutil.Process(begun.pid).children(recursive=True)
     begun.send_signal(signal.SIGKILL)
     begun.wait()
     begun.stderr.read()  # until its processes, which hold the other end, are gone too
+    _, left = psutil.wait_procs(started, timeout=20)  # Prefect's temporary servers among them
+    assert not left
     made = {
         (stage, digest): manifest.attempt
         for stage, digest in store.artifacts()

@@ -43,7 +43,7 @@ test test-all: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
-test-all: $(STAMP) ## Run the tests on every model family and setting, marked slow, too (half an hour).
+test-all: $(STAMP) ## Run the tests on every model family and setting, marked slow, too (twenty minutes).
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "slow or not slow" $(ARGS)
 
 # Prefect server, worker, browser, PostgreSQL, S3 and ssh on this machine's loopback; installs what is missing.

@@ -21,6 +21,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_prompts_are_as_long_as_the_estimate_takes_them(work: Path) -> None:
     from PIL import Image
 
@@ -32,6 +33,7 @@ def test_prompts_are_as_long_as_the_estimate_takes_them(work: Path) -> None:
     assert len(prompt.images[0].pixel_values) == assumed.patches
 
 
+@pytest.mark.slow
 def test_rollouts_take_about_what_the_estimate_says(work: Path) -> None:
     changes = ["policy.device=cpu", "rollouts.group_size=4"]
     assert perform("samples", "tiny", work, changes)["rows"] == 10

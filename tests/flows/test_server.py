@@ -140,6 +140,7 @@ def test_the_pipeline_form_has_no_field_that_the_page_cannot_show(deployed: dict
             assert banned not in json.dumps(deployment["parameter_openapi_schema"]), (name, banned)
 
 
+@pytest.mark.slow
 def test_run_shows_up_on_the_server_and_prints_its_results(server: Server) -> None:
     first = server.command("mbpo", "run", "--config", "deployments/smoke.yaml")
     assert "Run smoke: held-out questions" in first

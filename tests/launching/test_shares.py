@@ -69,6 +69,7 @@ def test_a_killed_rank_fails_the_stage_and_costs_only_its_part(
     assert ref.content == make(Store("memory://unharmed", stages=STAGES), SHARED_DRAWING, **settings).content
 
 
+@pytest.mark.slow
 def test_an_error_of_ours_comes_through_and_a_forced_rerun_makes_all_anew(store: Store) -> None:
     settings = {"part_rows": 2, "count": 8, "noisy": True}
     with pytest.raises(StoreError, match="asked to fail at 6"):

@@ -102,6 +102,7 @@ def test_any_size_equals_the_processor(folder: Path, tmp_path: Path, size: tuple
     assert len(found) == prompt.images[0].features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(480, 640), (1001, 333), (63, 2000)])
 @pytest.mark.parametrize(
     ("family", "processor", "images"),

@@ -13,6 +13,9 @@ from tasks.run import Run
 METHODS = ("mbpo", "dpo", "mdpo", "mfpo")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     store = Store(tmp_path_factory.mktemp("runs"))

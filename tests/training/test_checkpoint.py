@@ -40,6 +40,7 @@ print(json.dumps({"ids": inputs["input_ids"][0].tolist(), "logits": logits.tolis
 """
 
 
+@pytest.mark.slow
 def test_checkpoint_loads_in_a_fresh_process_with_equal_logits(plain: Trained, rows: JobRows) -> None:
     folder, row = plain.job.result / "checkpoint", rows.pairs.content[0]
     messages = [

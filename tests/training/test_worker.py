@@ -90,6 +90,7 @@ def test_two_processes_end_where_one_does(rows: JobRows, tmp_path: Path) -> None
     assert gone_within(two, 5)
 
 
+@pytest.mark.slow
 def test_one_worker_ends_bit_by_bit_where_this_process_does(rows: JobRows, tmp_path: Path) -> None:
     here, there, progress = trained(job(tmp_path / "here"), rows), job(tmp_path / "there"), Recorder()
     launch(there, rows, progress, processes=1)

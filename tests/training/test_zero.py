@@ -102,6 +102,7 @@ def test_one_process_has_the_gradients_and_weights_of_plain_torch(folder: Path, 
     check_alone(folder, expected, [Case(3), Case(2, lora=True, cut=1)])
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_and_weights_of_plain_torch(folder: Path, expected: Expected) -> None:
     """Also where one process has pictures and the other has none, or one has no group at all."""
     cases = [Case(2, cut=1, content="mixed"), Case(3, lora=True, cut=1, content="mixed"), Case(3, content="filtered")]

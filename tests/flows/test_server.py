@@ -172,6 +172,7 @@ def test_run_shows_up_on_the_server_and_prints_its_results(server: Server) -> No
     assert "needed" in server.command("mbpo", "gc")
 
 
+@pytest.mark.slow
 def test_a_worker_runs_a_stage_deployment(server: Server, deployed: dict[str, Any]) -> None:
     """After the run above: rerun its report from the server, as a click on the form does."""
     form = deployed["report/manual"]["parameter_openapi_schema"]["properties"]

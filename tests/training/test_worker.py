@@ -101,6 +101,7 @@ def test_one_worker_ends_bit_by_bit_where_this_process_does(rows: JobRows, tmp_p
     assert_equal(state_tensors(worker), state_tensors(here))
 
 
+@pytest.mark.slow
 @linux
 def test_a_cancelled_run_leaves_nobody_behind(rows: JobRows, tmp_path: Path) -> None:
     class Cancelled(Recorder):

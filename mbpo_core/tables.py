@@ -70,20 +70,20 @@ def columns_of(record: type[Record]) -> dict[str, str]:
 @functools.cache
 def volatile_columns(record: type[Record]) -> frozenset[str]:
     """Columns that differ between equal runs (seconds); left out of content digests."""
-    return frozenset(
-        name
-        for name, field in record.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("volatile")
-    )
+    return _marked(record, "volatile")
 
 
 @functools.cache
 def later_columns(record: type[Record]) -> frozenset[str]:
     """Columns that tables written before do not have (`records.watched`)."""
+    return _marked(record, "later")
+
+
+def _marked(record: type[Record], mark: str) -> frozenset[str]:
     return frozenset(
         name
         for name, field in record.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get(mark)
     )
 
 

@@ -1,6 +1,7 @@
 """Write docs/configuration.md from the settings models, docs/commands.md from the command line, and the tables of
-docs/methods.md from mbpo_core/methods.py, of docs/metrics.md from mbpo_core/curves.py and of docs/performance.md from
-benchmarks/results.json; `tests/test_docs.py` checks that they are current.
+docs/methods.md from mbpo_core/methods.py, of docs/metrics.md from mbpo_core/curves.py, of docs/results.md and
+docs/easy_vqa.md from docs/results.json and docs/easy_vqa.json, and of docs/performance.md from benchmarks/results.json;
+`tests/test_docs.py` checks that they are current.
 
 python docs/generate.py
 """
@@ -19,7 +20,7 @@ from flows.cli import app
 from flows.listing import as_records, parts_of, settings_yaml
 from mbpo_core.config import PipelineConfig, Section
 from mbpo_core.curves import CURVES
-from mbpo_core.methods import METHODS
+from mbpo_core.methods import METHODS, title_of
 from mbpo_core.records import TrainingStep
 
 HERE = Path(__file__).resolve().parent
@@ -118,7 +119,7 @@ def _filled(page: str, make: Callable[[str], str]) -> str:
     """A page as it is, with everything between `<!-- table NAME -->` and `<!-- end -->` made anew."""
     text = (HERE / page).read_text(encoding="utf-8")
     return re.sub(
-        r"<!-- table (\w+) -->\n.*?<!-- end -->",
+        r"<!-- table ([\w -]+) -->\n.*?<!-- end -->",
         lambda block: f"<!-- table {block.group(1)} -->\n{make(block.group(1))}<!-- end -->",
         text,
         flags=re.DOTALL,
@@ -173,6 +174,78 @@ def render_metrics() -> str:
         meaning = str(field.description).replace("|", "\\|")
         lines.append(f"| `{name}` | {meaning} | {curve.unit} | {curve.healthy} | {curve.outside} |")
     return _filled("metrics.md", lambda name: "\n".join(lines) + "\n")
+
+
+def render_results() -> str:
+    """The page with the tables of the comparisons: of one testbed, or of one metric on all testbeds of the grid."""
+    return _filled("results.md", lambda name: _compared("results.json", name))
+
+
+def render_easy_vqa() -> str:
+    """The same of the second testbed."""
+    return _filled("easy_vqa.md", lambda name: _compared("easy_vqa.json", name))
+
+
+METRICS = {
+    "prior_conflict_accuracy": "against the prior, unseen",
+    "prior_conflict_seen_accuracy": "against the prior, trained",
+    "prior_consistent_accuracy": "as the prior says",
+    "neutral_accuracy": "without a prior",
+    "shifted_conflict_accuracy": "against, shifted scenes",
+    "shifted_consistent_accuracy": "as the prior says, shifted",
+    "shifted_neutral_accuracy": "without, shifted scenes",
+    "existence_accuracy": "existence",
+    "shape_accuracy": "which shape",
+    "chair_i": "CHAIR_i",
+    "caption_recall": "recall",
+    "accuracy": "all closed",
+    "blind_gap": "gained by seeing",
+}
+"""Columns of the tables of comparisons, in order."""
+
+TESTBEDS = re.compile(r"scenes-(soft|absolute)1?-(natural-\d+|uniform)")
+"""Names of the grid `testbeds`."""
+
+
+def _compared(file: str, name: str) -> str:
+    """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method."""
+    records = json.loads((HERE / file).read_text(encoding="utf-8"))
+    kind, _, metric = name.partition(" ")
+    if kind == "testbeds":
+        mine = [row for row in records if TESTBEDS.fullmatch(row["testbed"]) and row["metric"] == metric]
+        return _crossed(mine, ("testbed", "testbed"), ("method", _METHODS))
+    mine = [row for row in records if row["testbed"] == name and row["metric"] in METRICS]
+    return _crossed(
+        sorted(mine, key=lambda row: list(METRICS).index(row["metric"])), ("method", "method"), ("metric", METRICS)
+    )
+
+
+_METHODS = {"base": "base", "sft_gentle": "SFT, as the rule takes it"}
+
+
+def _crossed(records: list[dict[str, Any]], down: tuple[str, str], across: tuple[str, dict[str, str]]) -> str:
+    """Values ± half the interval over seeds, bold where both intervals of the difference to the base exclude zero."""
+    heads = list(dict.fromkeys(row[across[0]] for row in records))
+    lines = [f"| {down[1]} | {' | '.join(across[1].get(head) or _titled(head) for head in heads)} |"]
+    lines.append("|---|" + "---:|" * len(heads))
+    for name in dict.fromkeys(row[down[0]] for row in records):
+        mine = {row[across[0]]: _interval(row) for row in records if row[down[0]] == name}
+        lines.append(f"| {_titled(name)} | {' | '.join(mine.get(head, '–') for head in heads)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _titled(name: str) -> str:
+    return _METHODS.get(name) or title_of(name)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row.get("seed_low"), row.get("seed_high")
+    if low is None or high is None:
+        low, high = row["low"], row["high"]
+    text = f"{row['mean']:.1f} ±{max(row['mean'] - low, high - row['mean']):.1f}"
+    ends = [row.get(f"difference_{end}") for end in ("low", "high", "seed_low", "seed_high")]
+    certain = None not in ends and ends[0] * ends[1] > 0 and ends[2] * ends[3] > 0
+    return f"**{text}**" if certain else text
 
 
 def render_performance() -> str:
@@ -303,3 +376,5 @@ if __name__ == "__main__":
     (HERE / "methods.md").write_text(render_methods(), encoding="utf-8")
     (HERE / "metrics.md").write_text(render_metrics(), encoding="utf-8")
     (HERE / "performance.md").write_text(render_performance(), encoding="utf-8")
+    (HERE / "results.md").write_text(render_results(), encoding="utf-8")
+    (HERE / "easy_vqa.md").write_text(render_easy_vqa(), encoding="utf-8")

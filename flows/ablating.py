@@ -15,6 +15,7 @@ from mbpo_core.ablation.collecting import collect
 from mbpo_core.ablation.estimate import estimate_seconds
 from mbpo_core.ablation.grid import Grid, Trial, build_grid
 from mbpo_core.ablation.publish import publish_results, refuse_other_folder
+from mbpo_core.ablation.results import Results
 from mbpo_core.ablation.table import results_table
 from mbpo_core.config import load_config
 from mbpo_core.errors import ConfigError, MbpoError
@@ -91,7 +92,7 @@ def carry_out(
     *,
     jobs: int = 1,
     dry_run: bool = False,
-) -> None:
+) -> Results | None:
     """Make the trials that are not there yet, print the table and write the page.
 
     Args:
@@ -102,6 +103,9 @@ def carry_out(
         commands: that make it again, for the page.
         jobs: processes that work side by side.
         dry_run: only say what would be made, and how long it takes.
+
+    Returns:
+        What was found; None of a dry run.
 
     Raises:
         ConfigError: the output folder holds something else.
@@ -116,7 +120,7 @@ def carry_out(
                 point_run(store, trial.config, plans[trial.config.run])
         console.say(_forecast(grid, trials, todo, plans, jobs))
         if dry_run:
-            return
+            return None
         wrong = _make(store, todo, jobs)
     made = {run: _made(store, run, planned) for run, planned in plans.items() if run not in wrong}
     results = collect(store, grid, trials, made)
@@ -127,6 +131,7 @@ def carry_out(
         raise MbpoError(
             f"{len(wrong)} of {len(trials)} runs failed, and the cells they belong to are left out\n{named}"
         )
+    return results
 
 
 def _planned(store: Store, trial: Trial) -> list[StagePlan]:

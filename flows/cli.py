@@ -307,7 +307,10 @@ def compare(
 @app.command("ablation")
 def ablation(
     grid: Annotated[Path, typer.Option("--grid", help="Grid file, or the name of a shipped one, e.g. results.")],
-    testbed: Annotated[str, typer.Option("--testbed", help="One testbed of the grid; all if left out.")] = "",
+    testbeds: Annotated[
+        list[str] | None,
+        typer.Option("--testbed", metavar="NAME", help="A testbed of the grid; may be repeated; all if left out."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for the page, the pictures and the numbers.")] = Path(
         "ablation"
     ),
@@ -323,7 +326,7 @@ def ablation(
     """Train and ask every cell of a grid with every seed; print the table and write a page."""
     from flows import commands
 
-    commands.ablation(grid, testbed, output, changes or [], tuned or [], jobs, store, dry_run=dry_run)
+    commands.ablation(grid, testbeds or [], output, changes or [], tuned or [], jobs, store, dry_run=dry_run)
 
 
 @app.command("methods")

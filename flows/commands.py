@@ -66,13 +66,13 @@ def compare(
     trials = make_trials(grid, path, prefix="compare", changes=changes, tuned=split_tuned(names, tuned))
     command = ["mbpo", "compare", "--config", str(config), "--methods", ",".join(names), "--seeds", str(seeds)]
     command += ["--tokens", str(grid.tokens), *(["--baseline", baseline] if baseline else [])]
-    again = _again(command, changes, tuned)
+    again = _again(command, [], changes, tuned)
     carry_out(Store(use_store(store)), grid, trials, output, again, jobs=jobs, dry_run=dry_run)
 
 
 def ablation(
     grid: Path,
-    testbed: str,
+    testbeds: list[str],
     output: Path,
     changes: list[str],
     tuned: list[str],
@@ -84,28 +84,37 @@ def ablation(
     """Train and ask every cell of a grid, and show how they compare."""
     from flows.ablating import carry_out, split_tuned
     from flows.paths import grid_file
-    from mbpo_core.ablation.grid import load_grid, make_trials
+    from mbpo_core.ablation.grid import OVERVIEW, load_grid, make_trials
+    from mbpo_core.ablation.publish import publish_overview, refuse_other_folder
     from mbpo_core.models.resolve import resolve_model
 
     whole = load_grid(grid_file(grid))
     own = split_tuned([cell.name for cell in whole.all_cells()], tuned)
     command = ["mbpo", "ablation", "--grid", str(grid)]
-    asked = whole.on(testbed)
+    asked = whole.on(testbeds)
     trials = [make_trials(one, config_file(one.config), changes=changes, tuned=own) for one in asked]
     for made in trials:
         resolve_model(made[0].config.policy)  # a base that is missing is told before hours of work on another one
+    several = len(asked) > 1
+    if several:
+        refuse_other_folder(output / OVERVIEW)
     opened = Store(use_store(store))
+    found = []
     for one, made in zip(asked, trials, strict=True):
-        again = _again(command + (["--testbed", one.testbed] if whole.testbeds else []), changes, tuned)
+        again = _again(command, [one.testbed] if whole.testbeds else [], changes, tuned)
         folder = output / one.testbed if whole.testbeds else output
-        carry_out(opened, one, made, folder, again, jobs=jobs, dry_run=dry_run)
+        found.append(carry_out(opened, one, made, folder, again, jobs=jobs, dry_run=dry_run))
+    if several and (results := [one for one in found if one is not None]):
+        page = publish_overview(results, output, whole.name, _again(command, testbeds, changes, tuned))
+        console.say(f"All testbeds: {page}")
 
 
-def _again(command: list[str], changes: list[str], tuned: list[str]) -> list[str]:
+def _again(command: list[str], testbeds: list[str], changes: list[str], tuned: list[str]) -> list[str]:
     """The command with its changes, as a page shows it."""
     import shlex
 
-    words = [word for change in changes for word in ("--set", change)]
+    words = [word for testbed in testbeds for word in ("--testbed", testbed)]
+    words += [word for change in changes for word in ("--set", change)]
     words += [word for change in tuned for word in ("--tuned", change)]
     return [shlex.join(command + words)]
 

@@ -49,6 +49,11 @@ def clipped(text: str, longest: int) -> str:
     return f"{text[:longest]} … ({len(text) - longest:,} more characters)"
 
 
+def data_uri(svg: bytes) -> str:
+    """A picture as the source of an `<img>`, which runs nothing and loads nothing."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
 def content_policy(style: str, script: str) -> str:
     """A Content-Security-Policy that allows a page this one style sheet, this one script and inline pictures.
 

@@ -57,7 +57,7 @@ SAMPLES = StageSpec(
 
 NEGATIVES = StageSpec(
     name="negatives",
-    version=4,
+    version=5,
     config=config.NegativesConfig,
     entry="mbpo_core.negatives.stage:run",
     record=records.Negative,

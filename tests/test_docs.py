@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -113,9 +114,30 @@ def test_generated_documents_are_current() -> None:
     assert spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    for name in ("configuration", "commands", "methods", "metrics", "performance"):
+    for name in ("configuration", "commands", "methods", "metrics", "performance", "results", "easy_vqa"):
         written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
         assert written == getattr(generate, f"render_{name}")(), "run: python docs/generate.py"
+
+
+SIGNED = r"([+-]\d+\.\d)"
+DIFFERENCE = re.compile(rf"{SIGNED} \[{SIGNED}, {SIGNED};\s+over\s+seeds {SIGNED}, {SIGNED}\]")
+
+
+@pytest.mark.parametrize("name", ["results", "easy_vqa"])
+def test_differences_in_the_text_are_those_of_the_numbers(name: str) -> None:
+    rows = json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
+    measured = {
+        tuple(round(row[one], 1) + 0.0 for one in keys)
+        for row in rows
+        for keys in (
+            ("difference", "difference_low", "difference_high", "difference_seed_low", "difference_seed_high"),
+            ("baseline_difference", "baseline_low", "baseline_high", "baseline_seed_low", "baseline_seed_high"),
+        )
+        if all(row.get(one) is not None for one in keys)
+    }
+    said = DIFFERENCE.findall((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
+    assert [one for one in said if tuple(float(number) + 0.0 for number in one) not in measured] == []
+    assert len(said) > 10 or name == "easy_vqa"
 
 
 def test_no_document_names_a_machine() -> None:

@@ -29,6 +29,7 @@ COLUMNS = (
 _WORD = r"^[a-z][a-z0-9_]{0,31}$"
 _LEVEL = r"^[a-z0-9][a-z0-9._-]{0,31}$"
 _OURS = ("run", "seed", "baselines")  # settings that the grid itself gives
+OVERVIEW = "overview"  # the folder of what all testbeds of a grid have in common, beside theirs
 
 Levels = dict[str, str]
 
@@ -63,7 +64,8 @@ class Grid(Section):
     name: str = Field(pattern=_LEVEL, description="Of the grid, in the runs' names.")
     testbed: str = Field("", max_length=64, description="What the results call it; the grid's name if empty.")
     testbeds: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Testbed, settings: the same cells on each, as a grid of its own."
+        default_factory=dict,
+        description="Testbed, settings: the same cells on each. Under `factors` settings of levels there.",
     )
     config: str = Field(description="Run config that all cells have in common: a path, or the name of a shipped one.")
     seeds: list[int] = Field(min_length=1, max_length=100, description="Every cell runs once with each.")
@@ -84,9 +86,7 @@ class Grid(Section):
         default_factory=lambda: ["prior_conflict_accuracy", "neutral_accuracy"],
         description="Metrics that plots show; the first against the second in the Pareto plot.",
     )
-    pareto: list[str] = Field(
-        default_factory=list, description="Factors whose cells have one color in the Pareto plot."
-    )
+    pareto: list[str] = Field(default_factory=list, description="Factors whose cells are one panel of the Pareto plot.")
 
     @field_validator("factors", "cells", "exclude", mode="before")
     @classmethod
@@ -106,17 +106,18 @@ class Grid(Section):
         for factor in (*self.product, *self.sweep, *self.pareto):
             if factor not in self.factors:
                 raise ValueError(f"there is no factor {factor!r}; factors are {', '.join(self.factors)}")
-        for levels in (*self.cells, *self.exclude):
-            for factor, level in levels.items():
-                if level not in self.factors.get(factor, {}):
-                    raise ValueError(f"there is no level {level!r} of a factor {factor!r}")
-        if wrong := [name for name in self.testbeds if not re.fullmatch(_LEVEL, name)]:
-            raise ValueError(f"testbeds {', '.join(wrong)} cannot be named so: small letters, digits, dots and dashes")
-        for settings in (
-            self.settings,
-            *self.testbeds.values(),
-            *(s for levels in self.factors.values() for s in levels.values()),
-        ):
+        _refuse_unknown(self.factors, [*self.cells, *self.exclude])
+        if wrong := [name for name in self.testbeds if not re.fullmatch(_LEVEL, name) or name == OVERVIEW]:
+            allowed = f"small letters, digits, dots and dashes, and not {OVERVIEW}"
+            raise ValueError(f"testbeds {', '.join(wrong)} cannot be named so: {allowed}")
+        there = [_levels_of(settings) for settings in self.testbeds.values()]
+        _refuse_unknown(
+            self.factors, [{f: level} for factors in there for f, levels in factors.items() for level in levels]
+        )
+        levels_settings = [
+            s for factors in (self.factors, *there) for levels in factors.values() for s in levels.values()
+        ]
+        for settings in (self.settings, *self.testbeds.values(), *levels_settings):
             if ours := [name for name in _OURS if name in settings]:
                 raise ValueError(f"{', '.join(ours)} cannot be a setting here: the grid itself gives it")
         names = [cell.name for cell in self.all_cells()]
@@ -128,30 +129,37 @@ class Grid(Section):
             raise ValueError(f"there is no cell {', '.join(unknown)}; cells are {', '.join(names)}")
         return self
 
-    def on(self, testbed: str = "") -> list[Grid]:
-        """The grid of one testbed, or of each in turn; itself where it names none.
+    def on(self, testbeds: Sequence[str] = ()) -> list[Grid]:
+        """The grid of each of these testbeds; of all where none is asked for, and itself where it names none.
 
         Raises:
             ConfigError: there is no such testbed.
         """
-        if testbed and testbed not in self.testbeds:
+        if unknown := [name for name in testbeds if name not in self.testbeds]:
             raise ConfigError(
-                f"the grid {self.name} has no testbed {testbed}",
+                f"the grid {self.name} has no testbed {', '.join(unknown)}",
                 where="--testbed",
-                expected=f"one of {', '.join(self.testbeds)}" if self.testbeds else "none: it names no testbeds",
+                expected=f"some of {', '.join(self.testbeds)}" if self.testbeds else "none: it names no testbeds",
                 remedy="Leave --testbed out for all of them.",
             )
-        return [
-            self.model_copy(
-                update={
-                    "name": f"{self.name}-{name}",
-                    "testbed": name,
-                    "settings": overlaid(self.settings, self.testbeds[name]),
-                    "testbeds": {},
-                }
-            )
-            for name in ([testbed] if testbed else self.testbeds)
-        ] or [self]
+        return [self._there(name) for name in testbeds or self.testbeds] or [self]
+
+    def _there(self, testbed: str) -> Grid:
+        settings = {name: value for name, value in self.testbeds[testbed].items() if name != "factors"}
+        there = _levels_of(self.testbeds[testbed])
+        factors = {
+            factor: {level: overlaid(given, there.get(factor, {}).get(level, {})) for level, given in levels.items()}
+            for factor, levels in self.factors.items()
+        }
+        return self.model_copy(
+            update={
+                "name": f"{self.name}-{testbed}",
+                "testbed": testbed,
+                "settings": overlaid(self.settings, settings),
+                "factors": factors,
+                "testbeds": {},
+            }
+        )
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which it is first asked for."""
@@ -278,6 +286,21 @@ def _refuse_names(factors: Mapping[str, Mapping[str, Any]]) -> None:
                 f"factor {factor!r} with levels {', '.join(levels) or 'none'} cannot be named so: letters, digits and "
                 "underscores, for levels also dots and dashes, and no factor like a column of the results"
             )
+
+
+def _levels_of(testbed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Factor, level, settings, that a testbed lays over the grid's own."""
+    factors = testbed.get("factors", {})
+    if not isinstance(factors, Mapping) or not all(isinstance(levels, Mapping) for levels in factors.values()):
+        raise ValueError("factors of a testbed are a mapping of factor, level, settings")
+    return {factor: {str(level): given or {} for level, given in levels.items()} for factor, levels in factors.items()}
+
+
+def _refuse_unknown(factors: Mapping[str, Mapping[str, Any]], several: Sequence[Levels]) -> None:
+    for levels in several:
+        for factor, level in levels.items():
+            if level not in factors.get(factor, {}):
+                raise ValueError(f"there is no level {level!r} of a factor {factor!r}")
 
 
 def _refuse_unequal(base: PipelineConfig, configs: Mapping[str, PipelineConfig]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from mbpo_core.ablation.effects import Estimate, main_effects
@@ -17,7 +16,7 @@ from mbpo_core.ablation.table import (
 )
 from mbpo_core.evaluation.entries import Entry
 from mbpo_core.methods import METHODS
-from mbpo_core.pages import load_template
+from mbpo_core.pages import data_uri, load_template
 from mbpo_core.stages import STAGES
 
 Marked = tuple[str, str]  # text, and "better", "worse" or ""
@@ -42,7 +41,7 @@ def render_page(results: Results, pictures: Sequence[tuple[str, str, bytes]], co
             for cell, name in names.items()
         ],
         differences=_differences(results),
-        pictures={name: (caption, _data_uri(picture)) for name, caption, picture in pictures},
+        pictures={name: (caption, data_uri(picture)) for name, caption, picture in pictures},
         effects=[table for metric in results.plotted for table in _effects(results, metric)],
         cost_headings=[*COST_HEADINGS, *(f"CPU s: {stage}" for stage in _stages(results))],
         costs=[(name, [*cost_texts(results, cell), *_seconds(results, cell)]) for cell, name in names.items()],
@@ -133,7 +132,3 @@ def _stages(results: Results) -> list[str]:
 def _seconds(results: Results, cell: str) -> list[str]:
     seconds = results.cost(cell).cpu_seconds
     return [f"{seconds[stage]:.0f}" if stage in seconds else "–" for stage in _stages(results)]
-
-
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

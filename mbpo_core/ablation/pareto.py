@@ -7,8 +7,10 @@ from typing import Any
 
 from mbpo_core.ablation.pictures import LINE, MARKS, drawn, heading, plain, tidy
 from mbpo_core.ablation.results import Results, shown
+from mbpo_core.stage import BASE
 
-_RING = "#14713a"
+_RING, _INK, _OTHERS = "#14713a", "#2b5c9e", "#c9ccd2"
+_STAR: dict[str, Any] = {"marker": "*", "color": "black", "ms": 11}
 
 Point = tuple[float, float]
 
@@ -30,9 +32,10 @@ def front(points: Mapping[str, Point]) -> list[str]:
 def pareto_picture(results: Results, form: str = "svg") -> bytes | None:
     """The first plotted metric against the second, a point a cell, with its intervals; the star is the base.
 
-    Cells that differ only in the grid's `pareto` factors have one color, and a line joins those of them that none of
-    the others beats in both metrics. A ring marks the cells that no cell at all beats. None where there are not two
-    metrics.
+    Cells that differ only in the grid's `pareto` factors are one series, and a line joins those of them that none of
+    the others beats in both metrics. Each series has a panel, in which all other cells are grey; a grid without such
+    factors has one panel, and a color for each cell. A ring marks the cells that no cell at all beats. None where there
+    are not two metrics.
 
     Args:
         results: of the grid.
@@ -46,36 +49,80 @@ def pareto_picture(results: Results, form: str = "svg") -> bytes | None:
         for cell, entries in results.summary["policies"].items()
         if all(metric in entries and entries[metric]["value"] is not None for metric in (across, up))
     }
-    if not ends:
+    series = _series(results, list(ends))
+    if not series:
         return None
+    if not results.pareto:
+        return drawn(
+            lambda axes: _draw_all(axes[0], results, series, ends),
+            1,
+            max(5.2, 0.6 + 0.17 * len(series)),
+            form,
+            width=8.4,
+        )
+    panels = {name: cells for name, cells in series.items() if cells != [BASE]}
 
     def draw(axes: Any) -> None:
-        _draw(axes[0], results, ends)
+        for axis, (name, cells) in zip(axes, panels.items(), strict=False):
+            _draw_series(axis, results, name, cells, ends)
 
-    return drawn(draw, 1, max(5.2, 0.6 + 0.17 * len(_series(results, list(ends)))), form, width=8.4)
+    return drawn(draw, len(panels), 2.9, form, sharex=True, sharey=True)
 
 
-def _draw(axis: Any, results: Results, ends: Mapping[str, tuple[float, ...]]) -> None:
-    """Fill the panel; `ends` are value, low and high across, then up, of each cell."""
-    up, across = results.plotted[:2]
+def _draw_all(
+    axis: Any, results: Results, series: Mapping[str, Sequence[str]], ends: Mapping[str, tuple[float, ...]]
+) -> None:
+    """Everything in one panel; `ends` are value, low and high across, then up, of each cell."""
     points = {cell: (one[0], one[3]) for cell, one in ends.items()}
-    for number, (name, cells) in enumerate(_series(results, list(points)).items()):
-        style = {"marker": "*", "color": "black", "ms": 11} if number == 0 else {"marker": MARKS[number % len(MARKS)]}
-        [line] = axis.plot(
-            *zip(*(points[cell] for cell in cells), strict=True), linewidth=0, label=plain(name), **style
-        )
-        joined = front({cell: _upward(results, points[cell]) for cell in cells})
-        axis.plot(*zip(*(points[cell] for cell in joined), strict=True), linewidth=1, color=line.get_color())
-        for cell in cells:
-            x, left, right, y, low, high = ends[cell]
-            axis.plot([left, right], [y, y], color=LINE, linewidth=0.5, zorder=0)
-            axis.plot([x, x], [low, high], color=LINE, linewidth=0.5, zorder=0)
-    rings = [points[cell] for cell in front({cell: _upward(results, point) for cell, point in points.items()})]
-    axis.scatter(*zip(*rings, strict=True), s=110, facecolors="none", edgecolors=_RING)
+    for number, (name, cells) in enumerate(series.items()):
+        style = _STAR if cells == [BASE] else {"marker": MARKS[number % len(MARKS)]}
+        axis.plot(*_columns(points, cells), linewidth=0, label=plain(name), **style)
+        _draw_ends(axis, [ends[cell] for cell in cells])
+    _ring(axis, results, points, list(points))
+    up, across = results.plotted[:2]
     axis.set_xlabel(heading(results, across).replace("\n", ", "))
     axis.set_ylabel(heading(results, up).replace("\n", ", "))
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     tidy(axis)
+
+
+def _draw_series(
+    axis: Any, results: Results, name: str, cells: Sequence[str], ends: Mapping[str, tuple[float, ...]]
+) -> None:
+    """One series, named by its levels, before all other cells in grey."""
+    points = {cell: (one[0], one[3]) for cell, one in ends.items()}
+    axis.plot(*_columns(points, [cell for cell in points if cell != BASE]), ".", color=_OTHERS, ms=4, zorder=0)
+    axis.plot(*_columns(points, [BASE]), linewidth=0, **_STAR)
+    _draw_ends(axis, [ends[cell] for cell in cells])
+    joined = front({cell: _upward(results, points[cell]) for cell in cells})
+    axis.plot(*_columns(points, joined), linewidth=1, color=_INK)
+    axis.plot(*_columns(points, cells), "o", color=_INK, ms=4)
+    for cell in cells:
+        levels = ", ".join(results.levels[cell][factor] for factor in results.pareto)
+        axis.annotate(plain(levels), points[cell], xytext=(4, 3), textcoords="offset points", fontsize=6)
+    _ring(axis, results, points, cells)
+    up, across = results.plotted[:2]
+    axis.set_title(plain(name), fontsize=9)
+    axis.set_xlabel(heading(results, across).replace("\n", ", "), fontsize=8)
+    axis.set_ylabel(heading(results, up).replace("\n", ", "), fontsize=8)
+    tidy(axis)
+
+
+def _draw_ends(axis: Any, several: Sequence[tuple[float, ...]]) -> None:
+    for x, left, right, y, low, high in several:
+        axis.plot([left, right], [y, y], color=LINE, linewidth=0.5, zorder=0)
+        axis.plot([x, x], [low, high], color=LINE, linewidth=0.5, zorder=0)
+
+
+def _ring(axis: Any, results: Results, points: Mapping[str, Point], cells: Sequence[str]) -> None:
+    """Around those of the cells that no cell at all beats."""
+    best = [cell for cell in front({cell: _upward(results, point) for cell, point in points.items()}) if cell in cells]
+    if best:
+        axis.scatter(*_columns(points, best), s=110, facecolors="none", edgecolors=_RING)
+
+
+def _columns(points: Mapping[str, Point], cells: Sequence[str]) -> tuple[list[float], list[float]]:
+    return [points[cell][0] for cell in cells], [points[cell][1] for cell in cells]
 
 
 def _ends(results: Results, metric: str, entry: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -92,7 +139,7 @@ def _upward(results: Results, point: Point) -> Point:
 
 
 def _series(results: Results, cells: Sequence[str]) -> dict[str, list[str]]:
-    """Cells of one color, by what they have in common; the base first, alone."""
+    """Cells by what they have in common; the base first, alone."""
     series: dict[str, list[str]] = {}
     for cell in cells:
         levels = results.levels.get(cell)

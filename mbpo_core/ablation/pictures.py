@@ -17,7 +17,14 @@ _COLUMNS = 3
 
 
 def drawn(
-    draw: Callable[[Any], None], count: int, height: float, form: str, *, sharey: bool = False, width: float = 4.2
+    draw: Callable[[Any], None],
+    count: int,
+    height: float,
+    form: str,
+    *,
+    sharex: bool = False,
+    sharey: bool = False,
+    width: float = 4.2,
 ) -> bytes:
     """A figure of panels, three a row, as "svg" or "png".
 
@@ -26,6 +33,7 @@ def drawn(
         count: panels.
         height: of a panel, inches.
         form: of the file.
+        sharex: panels have one horizontal axis.
         sharey: panels have one vertical axis.
         width: of a panel, inches.
     """
@@ -38,7 +46,7 @@ def drawn(
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mbpo", "font.size": 9}):
         figure = Figure(figsize=(width * columns, rows * height), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flatten()
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).flatten()
         draw(panels)
         for panel in panels[count:]:
             panel.set_axis_off()

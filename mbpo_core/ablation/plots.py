@@ -92,7 +92,7 @@ def all_pictures(results: Results, form: str = "svg") -> list[tuple[str, str, by
         ("interactions", "Lines that run parallel say that two factors do not interact.", interactions_picture),
         (
             "pareto",
-            "Lines join the best of a color; a ring is a cell that none beats in both metrics; the star is the base.",
+            "A ring is a cell that none beats in both metrics; lines join the best of a series; the star is the base.",
             pareto_picture,
         ),
     )

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mbpo_core.ablation.grid import OVERVIEW
+from mbpo_core.ablation.overview import overview_markdown, overview_page, overview_picture
 from mbpo_core.ablation.page import render_page
 from mbpo_core.ablation.plots import all_pictures
 from mbpo_core.ablation.results import Results
 from mbpo_core.ablation.table import results_markdown
 from mbpo_core.folders import fresh_folder, refuse_foreign
+from mbpo_core.stage import Row
 
 _MARK = "results.json"  # a folder with it is one of ours
 
@@ -44,12 +47,42 @@ def publish_results(results: Results, folder: Path, commands: Sequence[str]) -> 
         for form, drawn in (("svg", pictures), ("png", all_pictures(results, "png"))):
             for name, _, picture in drawn:
                 (fresh / f"{name}.{form}").write_bytes(picture)
-        rows = ",\n".join(map(json.dumps, results.rows()))
-        (fresh / _MARK).write_text(f"[\n{rows}\n]\n", encoding="utf-8")
+        _write_json(results.rows(), fresh / _MARK)
         _write_parquet(results, fresh / "results.parquet")
         (fresh / "table.md").write_text(results_markdown(results) + "\n", encoding="utf-8")
         (fresh / "index.html").write_text(render_page(results, pictures, commands), encoding="utf-8")
     return folder / "index.html"
+
+
+def publish_overview(several: Sequence[Results], folder: Path, title: str, commands: Sequence[str]) -> Path:
+    """Write what several testbeds say together, into the folder `overview` beside theirs.
+
+    Args:
+        several: results of each.
+        folder: that holds a folder for each testbed.
+        title: the grid's name.
+        commands: that make it again, for the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    refuse_other_folder(folder / OVERVIEW)
+    with fresh_folder(folder / OVERVIEW) as fresh:
+        picture = overview_picture(several)
+        (fresh / "overview.svg").write_bytes(picture)
+        (fresh / "overview.png").write_bytes(overview_picture(several, "png"))
+        _write_json([row for results in several for row in results.rows()], fresh / _MARK)
+        (fresh / "table.md").write_text(overview_markdown(several) + "\n", encoding="utf-8")
+        (fresh / "index.html").write_text(overview_page(several, title, picture, commands), encoding="utf-8")
+    return folder / OVERVIEW / "index.html"
+
+
+def _write_json(rows: Sequence[Row], path: Path) -> None:
+    lines = ",\n".join(map(json.dumps, rows))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def _write_parquet(results: Results, path: Path) -> None:

@@ -18,6 +18,7 @@ COLOURS: tuple[str, ...] = (
 
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
 _VERDICT = re.compile(r"(yes|no)\b", re.IGNORECASE)
+_NEGATED = re.compile(r"\b(?:not|no|never|without)\b|n['’]t\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"[.,;:!?]")
 
 
@@ -47,13 +48,13 @@ def colours_in(text: str) -> list[str]:
 def told_colour(kind: str, question: str, answer: str, choices: Sequence[str]) -> str:
     """The one colour that the answer says something has; "" where it tells none, or several.
 
-    Of a yes the question's colour, of an option its text.
+    Of a yes the question's colour, of an option its text. What a yes to "is it not red?" means depends on who says it.
     """
     said = colours_in(answer)
     if kind == "multiple_choice":
         place = _chosen(answer, choices)
         said = [] if place is None else colours_in(choices[place])
-    elif kind == "yes_no" and not said and _says(answer) == "yes":
+    elif kind == "yes_no" and not said and _says(answer) == "yes" and not _NEGATED.search(question):
         said = colours_in(question)
     return said[0] if len(said) == 1 else ""
 
@@ -62,8 +63,9 @@ def recast(sample: Sample, palette: Collection[str], random: Random, *, descript
     """The answer that would be right if what it is about had another colour of the palette.
 
     Short and open answers that name a colour, where the question names none; yes or no to a question that names
-    one, which turn into each other; the letter or text of an option that is a colour. Of an open answer that names
-    several ("a red car and a blue key") one is drawn, and the thing it stands with is what is painted.
+    one and denies nothing, which turn into each other; the letter or text of an option that is a colour. Of an open
+    answer that names several ("a red car and a blue key") one is drawn, and the thing it stands with is what is
+    painted.
 
     Args:
         sample: its question must be about one thing's colour, which only its words can tell.
@@ -93,7 +95,7 @@ def recast(sample: Sample, palette: Collection[str], random: Random, *, descript
 def _verdict(sample: Sample, palette: Collection[str], random: Random) -> Recast | None:
     asked, said = colours_in(sample.question), _says(sample.answer)
     named = colours_in(sample.answer)
-    if len(asked) != 1 or said is None or len(named) > 1:
+    if len(asked) != 1 or said is None or len(named) > 1 or _NEGATED.search(sample.question):
         return None
     old = named[0] if named else asked[0] if said == "yes" else ""
     # A no is right of all colours but one: only that one makes another answer of it.

@@ -119,7 +119,8 @@ def test_testbeds_are_grids_of_their_own() -> None:
     whole = build_grid(GIVEN | {"testbeds": beds, "settings": {"training": {"beta": 0.5, "epochs": 2}}}, where="test")
     plain, large = whole.on()
     assert [one.testbed for one in (plain, large)] == ["plain", "large"]
-    assert whole.on("large") == [large]
+    assert whole.on(["large"]) == [large]
+    assert whole.on(["large", "plain"]) == [large, plain]
     runs = [make_trials(one, config_file("smoke")) for one in (plain, large)]
     assert [trials[1].config.run for trials in runs] == [
         f"ablation-small-{bed}-3.adversarial.hybrid.10" for bed in ("plain", "large")
@@ -128,14 +129,36 @@ def test_testbeds_are_grids_of_their_own() -> None:
     assert {trials[1].config.training.epochs for trials in runs} == {2}
     assert [trials[0].config.policy.model for trials in runs] == ["demo:absolute", "demo:soft"]
     assert build_grid(GIVEN, where="test").on() == [build_grid(GIVEN, where="test")]
-    with pytest.raises(ConfigError, match=r"no testbed huge.*one of plain, large"):
-        whole.on("huge")
+    with pytest.raises(ConfigError, match=r"no testbed huge.*some of plain, large"):
+        whole.on(["plain", "huge"])
     with pytest.raises(ConfigError, match="it names no testbeds"):
-        plain.on("large")
+        plain.on(["large"])
     with pytest.raises(ConfigError, match="cannot be named so"):
         build_grid(GIVEN | {"testbeds": {"A b": {}}}, where="test")
+    with pytest.raises(ConfigError, match="not overview"):
+        build_grid(GIVEN | {"testbeds": {"overview": {}}}, where="test")
     with pytest.raises(ConfigError, match="seed cannot be a setting here"):
         build_grid(GIVEN | {"testbeds": {"a": {"seed": 3}}}, where="test")
+
+
+def test_a_testbed_may_set_levels_differently() -> None:
+    own = {"training": {"sft": {"training": {"learning_rate": 1e-3}}}, "steps": {3: {"training": {"beta": 0.5}}}}
+    whole = build_grid(GIVEN | {"testbeds": {"plain": {}, "large": {"factors": own, "rounds": 1}}}, where="test")
+    plain, large = (
+        {trial.cell: trial.config for trial in make_trials(one, config_file("smoke"))} for one in whole.on()
+    )
+    assert [found["noise.sft.3"].training.learning_rate for found in (plain, large)] == [1e-5, 1e-3]
+    assert [found["noise.sft.3"].negatives.steps for found in (plain, large)] == [3, 3]
+    assert large["noise.sft.3"].training.beta == large["noise.hybrid.3"].training.beta == 0.5
+    assert large["noise.hybrid.10"].training == plain["noise.hybrid.10"].training
+    for wrong, message in (
+        ({"training": {"dpo": {}}}, "no level 'dpo'"),
+        ({"rate": {"a": {}}}, "no level 'a'"),
+        ({"training": {"sft": {"seed": 1}}}, "seed cannot be a setting here"),
+        ({"training": 1}, "a mapping of factor, level, settings"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_grid(GIVEN | {"testbeds": {"large": {"factors": wrong}}}, where="test")
 
 
 def test_how_many_questions_are_batched_together_may_differ() -> None:

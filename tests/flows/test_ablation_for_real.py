@@ -67,3 +67,13 @@ def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
 
     again = command(words, tmp_path, clean(tmp_path))
     assert "everything is cached" in again
+
+    beds = {"plain": {}, "slow": {"factors": {"training": {"online": {"training": {"learning_rate": 1e-5}}}}}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(GRID | {"testbeds": beds}, sort_keys=False), encoding="utf-8")
+    printed = command([*words[:-1], "beds"], tmp_path, clean(tmp_path))
+    assert "tiny-plain: 2 cells and the base, seeds 0; everything is cached" in printed
+    assert "tiny-slow: 2 cells and the base, seeds 0; 1 of 3 runs to make" in printed
+    assert {path.name for path in (tmp_path / "beds").iterdir()} == {"plain", "slow", "overview"}
+    overview = (tmp_path / "beds" / "overview" / "index.html").read_text(encoding="utf-8")
+    assert "../slow/index.html" in overview
+    assert "mbpo ablation --grid tiny.yaml" in overview

@@ -18,7 +18,6 @@ import typer
 
 from flows.cli import app
 from flows.listing import as_records, parts_of, settings_yaml
-from mbpo_core.ablation.grid import load_grid
 from mbpo_core.config import PipelineConfig, Section
 from mbpo_core.curves import CURVES
 from mbpo_core.methods import METHODS, title_of
@@ -179,7 +178,7 @@ def render_metrics() -> str:
 
 def render_results() -> str:
     """The page with the tables of the comparisons: of one testbed, or of one metric on all testbeds of the grid."""
-    return _filled("results.md", lambda name: _searched() if name == "search" else _compared("results.json", name))
+    return _filled("results.md", lambda name: _compared("results.json", name))
 
 
 def render_easy_vqa() -> str:
@@ -209,9 +208,14 @@ TESTBEDS = re.compile(r"scenes-(soft|absolute)1?-(natural-\d+|uniform)")
 
 
 def _compared(file: str, name: str) -> str:
-    """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method."""
+    """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method.
+
+    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search.
+    """
     records = json.loads((HERE / file).read_text(encoding="utf-8"))
     kind, _, metric = name.partition(" ")
+    if kind == "search":
+        return _searched(*f"{metric} ".split(" ")[:2])
     if kind == "testbeds":
         mine = [row for row in records if TESTBEDS.fullmatch(row["testbed"]) and row["metric"] == metric]
         return _crossed(mine, ("testbed", "testbed"), ("method", _METHODS))
@@ -221,34 +225,49 @@ def _compared(file: str, name: str) -> str:
     )
 
 
-def _searched() -> str:
-    """What every try of the grid `search` reached on dev; bold is what the rule of docs/results.md takes."""
+def _searched(testbed: str, rule: str) -> str:
+    """What every try of a search reached on dev: against the prior, unseen / trained / recall, or all closed questions.
+
+    Bold is what is taken: the best over all closed questions (rule "accuracy"), or by `_taken`.
+    """
     tries: dict[str, dict[str, float]] = {}
     for row in json.loads((HERE / "search.json").read_text(encoding="utf-8")):
-        tries.setdefault(row["method"], {})[row["metric"]] = row["mean"]
-    grid = load_grid(HERE.parent / "deployments" / "grids" / "search.yaml")
-    methods, rates, ways = (list(grid.factors[factor]) for factor in ("method", "rate", "way"))
-    lines = [f"| method | rate | {' | '.join(ways)} |", "|---|---|" + "---:|" * len(ways)]
-    for method in methods:
-        taken = _taken(tries, [f"{method}.{rate}.{way}" for rate in rates for way in ways if way != "40k"])
-        for rate in rates:
-            names = [f"{method}.{rate}.{way}" for way in ways]
-            cells = [" / ".join(f"{tries[name][metric]:.1f}" for metric in SEARCHED) for name in names]
-            marked = [f"**{cell}**" if name == taken else cell for name, cell in zip(names, cells, strict=True)]
-            lines.append(f"| {_titled(method) if rate == rates[0] else ''} | {rate} | {' | '.join(marked)} |")
+        if row["testbed"] == testbed:
+            tries.setdefault(row["method"], {})[row["metric"]] = row["mean"]
+    third = "caption_recall" if "caption_recall" in tries["base"] else "accuracy"
+    methods: dict[str, dict[str, list[str]]] = {}
+    for name in [name for name in tries if name != "base"]:
+        method, rate, way = f"{name.replace('2.5e-4', '25e-5')}.".split(".", 2)
+        methods.setdefault(method, {}).setdefault(rate.replace("25e-5", "2.5e-4"), []).append(way.rstrip("."))
+    ways = list(dict.fromkeys(way for rates in methods.values() for found in rates.values() for way in found))
+    lines = [f"| method | rate | {' | '.join(way or 'reached' for way in ways)} |", "|---|---|" + "---:|" * len(ways)]
+    for method, rates in methods.items():
+        names = {(rate, way): ".".join(filter(None, (method, rate, way))) for rate in rates for way in ways}
+        fair = [name for (_, way), name in names.items() if way != "40k"]  # at equal compute
+        taken = _best(tries, fair, "accuracy") if rule == "accuracy" else _taken(tries, fair)
+        for number, rate in enumerate(rates):
+            cells = []
+            for way in ways:
+                reached = tries[names[rate, way]]
+                text = " / ".join(f"{reached[metric]:.1f}" for metric in (*AGAINST, third))
+                cells.append(f"**{text}**" if names[rate, way] == taken else text)
+            lines.append(f"| {'' if number else _titled(method)} | {rate} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-SEARCHED = ("prior_conflict_accuracy", "prior_conflict_seen_accuracy", "caption_recall")
-KEPT = ("neutral_accuracy", "existence_accuracy", "caption_recall")
+AGAINST = ("prior_conflict_accuracy", "prior_conflict_seen_accuracy")
+KEPT = ("neutral_accuracy", "existence_accuracy", "caption_recall", "shape_accuracy")
 
 
 def _taken(tries: dict[str, dict[str, float]], names: list[str]) -> str:
     """The best against the prior of those that keep all else within a point of the base; else the best over all."""
-    fair = [name for name in names if all(tries[name][metric] >= tries["base"][metric] - 1 for metric in KEPT)]
-    if fair:
-        return max(fair, key=lambda name: sum(tries[name][metric] for metric in SEARCHED[:2]))
-    return max(names, key=lambda name: tries[name]["accuracy"])
+    kept = [metric for metric in KEPT if metric in tries["base"]]
+    fair = [name for name in names if all(tries[name][metric] >= tries["base"][metric] - 1 for metric in kept)]
+    return _best(tries, fair, *AGAINST) if fair else _best(tries, names, "accuracy")
+
+
+def _best(tries: dict[str, dict[str, float]], names: list[str], *metrics: str) -> str:
+    return max(names, key=lambda name: sum(tries[name][metric] for metric in metrics))
 
 
 _METHODS = {"base": "base", "sft_gentle": "SFT, as the rule takes it"}

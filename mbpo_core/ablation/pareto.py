@@ -7,6 +7,7 @@ from typing import Any
 
 from mbpo_core.ablation.pictures import LINE, MARKS, drawn, heading, plain, tidy
 from mbpo_core.ablation.results import Results, shown
+from mbpo_core.methods import title_of
 from mbpo_core.stage import BASE
 
 _RING, _INK, _OTHERS = "#14713a", "#2b5c9e", "#c9ccd2"
@@ -65,6 +66,8 @@ def pareto_picture(results: Results, form: str = "svg") -> bytes | None:
     def draw(axes: Any) -> None:
         for axis, (name, cells) in zip(axes, panels.items(), strict=False):
             _draw_series(axis, results, name, cells, ends)
+        axes[0].figure.supxlabel(heading(results, across).replace("\n", ", "), fontsize=9)
+        axes[0].figure.supylabel(heading(results, up).replace("\n", ", "), fontsize=9)
 
     return drawn(draw, len(panels), 2.9, form, sharex=True, sharey=True)
 
@@ -101,10 +104,8 @@ def _draw_series(
         levels = ", ".join(results.levels[cell][factor] for factor in results.pareto)
         axis.annotate(plain(levels), points[cell], xytext=(4, 3), textcoords="offset points", fontsize=6)
     _ring(axis, results, points, cells)
-    up, across = results.plotted[:2]
     axis.set_title(plain(name), fontsize=9)
-    axis.set_xlabel(heading(results, across).replace("\n", ", "), fontsize=8)
-    axis.set_ylabel(heading(results, up).replace("\n", ", "), fontsize=8)
+    axis.tick_params(labelbottom=True)  # also where no panel is below
     tidy(axis)
 
 
@@ -147,6 +148,11 @@ def _series(results: Results, cells: Sequence[str]) -> dict[str, list[str]]:
             name = results.title(cell)
         else:
             fixed = [(factor, level) for factor, level in levels.items() if factor not in results.pareto]
-            name = ", ".join(level for factor, level in fixed if len(results.factors[factor]) > 1) or "all"
+            words = [
+                title_of(level) if factor == "method" else level
+                for factor, level in fixed
+                if len(results.factors[factor]) > 1
+            ]
+            name = ", ".join(words) or "all"
         series.setdefault(name, []).append(cell)
     return series

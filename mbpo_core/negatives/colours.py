@@ -19,6 +19,7 @@ COLOURS: tuple[str, ...] = (
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
 _VERDICT = re.compile(r"(yes|no)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|no|never|without)\b|n['’]t\b", re.IGNORECASE)
+_EITHER = re.compile(r"\byes\b\W*(?:or\b\W*)?no\b|\bor not\b", re.IGNORECASE)  # "Answer yes or no." denies nothing
 _CLAUSE = re.compile(r"[.,;:!?]")
 
 
@@ -54,7 +55,7 @@ def told_colour(kind: str, question: str, answer: str, choices: Sequence[str]) -
     if kind == "multiple_choice":
         place = _chosen(answer, choices)
         said = [] if place is None else colours_in(choices[place])
-    elif kind == "yes_no" and not said and _says(answer) == "yes" and not _NEGATED.search(question):
+    elif kind == "yes_no" and not said and _says(answer) == "yes" and not _denies(question):
         said = colours_in(question)
     return said[0] if len(said) == 1 else ""
 
@@ -95,7 +96,7 @@ def recast(sample: Sample, palette: Collection[str], random: Random, *, descript
 def _verdict(sample: Sample, palette: Collection[str], random: Random) -> Recast | None:
     asked, said = colours_in(sample.question), _says(sample.answer)
     named = colours_in(sample.answer)
-    if len(asked) != 1 or said is None or len(named) > 1 or _NEGATED.search(sample.question):
+    if len(asked) != 1 or said is None or len(named) > 1 or _denies(sample.question):
         return None
     old = named[0] if named else asked[0] if said == "yes" else ""
     # A no is right of all colours but one: only that one makes another answer of it.
@@ -168,6 +169,10 @@ def _chosen(answer: str, choices: Sequence[str]) -> int | None:
         return ascii_uppercase.index(letter)
     named = (place for place, text in enumerate(choices) if text.lower() == answer.strip().lower())
     return next(named, None)
+
+
+def _denies(question: str) -> bool:
+    return _NEGATED.search(_EITHER.sub(" ", question)) is not None
 
 
 def _says(answer: str) -> str | None:

@@ -68,6 +68,12 @@ def test_yes_and_no_turn_into_each_other() -> None:
     assert recasts(asked("Is the car red?", "No", "yes_no")) == {Recast("", "red", "Yes")}
 
 
+@pytest.mark.parametrize("form", ["Answer yes or no.", "(yes/no)", 'Say "yes" or "no".', "Yes, no?"])
+def test_the_form_of_the_answer_is_no_denial(form: str) -> None:
+    assert recasts(asked(f"Is the car red? {form}", "No", "yes_no")) == {Recast("", "red", "Yes")}
+    assert told_colour("yes_no", f"Is the car red or not? {form}", "Yes", ()) == "red"
+
+
 def test_options_stay_among_the_options() -> None:
     letters = asked("Which?\nA. red\nB. green\nC. blue", "A", "multiple_choice", ("red", "green", "blue"))
     assert recasts(letters) == {Recast("red", "blue", "C")}, "green cannot be painted"

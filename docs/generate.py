@@ -212,10 +212,11 @@ def _compared(file: str, name: str) -> str:
 
     Or "search TESTBED" or "search TESTBED accuracy": the tries of a search.
     """
-    records = json.loads((HERE / file).read_text(encoding="utf-8"))
     kind, _, metric = name.partition(" ")
     if kind == "search":
-        return _searched(*f"{metric} ".split(" ")[:2])
+        testbed, _, rule = metric.partition(" ")
+        return _searched(testbed, rule)
+    records = json.loads((HERE / file).read_text(encoding="utf-8"))
     if kind == "testbeds":
         mine = [row for row in records if TESTBEDS.fullmatch(row["testbed"]) and row["metric"] == metric]
         return _crossed(mine, ("testbed", "testbed"), ("method", _METHODS))
@@ -228,30 +229,25 @@ def _compared(file: str, name: str) -> str:
 def _searched(testbed: str, rule: str) -> str:
     """What every try of a search reached on dev: against the prior, unseen / trained / recall, or all closed questions.
 
-    Bold is what is taken: the best over all closed questions (rule "accuracy"), or by `_taken`.
+    A row a method, a column a rate. Bold is what is taken: the best over all closed questions (rule "accuracy"), or by
+    `_taken`.
     """
     tries: dict[str, dict[str, float]] = {}
     for row in json.loads((HERE / "search.json").read_text(encoding="utf-8")):
         if row["testbed"] == testbed:
             tries.setdefault(row["method"], {})[row["metric"]] = row["mean"]
     third = "caption_recall" if "caption_recall" in tries["base"] else "accuracy"
-    methods: dict[str, dict[str, list[str]]] = {}
-    for name in [name for name in tries if name != "base"]:
-        method, rate, way = f"{name.replace('2.5e-4', '25e-5')}.".split(".", 2)
-        methods.setdefault(method, {}).setdefault(rate.replace("25e-5", "2.5e-4"), []).append(way.rstrip("."))
-    ways = list(dict.fromkeys(way for rates in methods.values() for found in rates.values() for way in found))
-    lines = [f"| method | rate | {' | '.join(way or 'reached' for way in ways)} |", "|---|---|" + "---:|" * len(ways)]
-    for method, rates in methods.items():
-        names = {(rate, way): ".".join(filter(None, (method, rate, way))) for rate in rates for way in ways}
-        fair = [name for (_, way), name in names.items() if way != "40k"]  # at equal compute
-        taken = _best(tries, fair, "accuracy") if rule == "accuracy" else _taken(tries, fair)
-        for number, rate in enumerate(rates):
-            cells = []
-            for way in ways:
-                reached = tries[names[rate, way]]
-                text = " / ".join(f"{reached[metric]:.1f}" for metric in (*AGAINST, third))
-                cells.append(f"**{text}**" if names[rate, way] == taken else text)
-            lines.append(f"| {'' if number else _titled(method)} | {rate} | {' | '.join(cells)} |")
+    methods: dict[str, list[str]] = {}
+    for name in tries:
+        if name != "base":
+            methods.setdefault(name.partition(".")[0], []).append(name)
+    rates = [name.partition(".")[2] for name in next(iter(methods.values()))]
+    lines = [f"| method | {' | '.join(rates)} |", "|---|" + "---:|" * len(rates)]
+    for method, names in methods.items():
+        taken = _best(tries, names, "accuracy") if rule == "accuracy" else _taken(tries, names)
+        texts = [" / ".join(f"{tries[name][metric]:.1f}" for metric in (*AGAINST, third)) for name in names]
+        cells = [f"**{text}**" if name == taken else text for name, text in zip(names, texts, strict=True)]
+        lines.append(f"| {_titled(method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

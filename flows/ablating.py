@@ -167,8 +167,9 @@ def _make(store: Store, todo: Sequence[Trial], jobs: int) -> dict[str, str]:
     """Make them; returns what went wrong, by the run's name."""
     if not todo:
         return {}
-    from flows.trials import make_here, make_side_by_side
+    from flows.trials import in_turn, make_here, make_side_by_side
 
+    todo = in_turn(todo)
     if jobs == 1:
         return make_here(todo, _note)
     return make_side_by_side(todo, min(jobs, len(todo)), store.root, _note)

@@ -17,10 +17,16 @@ from mbpo_core.ablation.grid import Trial
 from mbpo_core.errors import MbpoError
 from mbpo_core.progress import duration
 from mbpo_core.stage import BASE
+from mbpo_core.stages import TRAINING
 
 Say = Callable[[str], None]
 
 WORKER = "flows.trial_worker"
+
+
+def in_turn(trials: Sequence[Trial]) -> list[Trial]:
+    """As given, but those last whose training may go on from another one's: weights part of the way."""
+    return sorted(trials, key=lambda trial: TRAINING.shorter(trial.config.training) is not None)
 
 
 def make_here(trials: Sequence[Trial], say: Say) -> dict[str, str]:

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mbpo_core.store.files import naming_full_disks
 from mbpo_core.store.lease import Lease, who
 from mbpo_core.store.manifest import Manifest
 from mbpo_core.store.migrations import table_info
+from mbpo_core.store.reader import ArtifactReader
 from mbpo_core.store.runs import now
 from mbpo_core.store.writer import ArtifactWriter, Outcome, table_records
 
@@ -139,9 +141,19 @@ def _compute(
         code=code,
         leftovers=_leftovers(store, plan, code, shares),
     )
-    spec.load()(stage_context(store, spec, request, writer, progress, workers))
+    shorter = _goes_on_from(store, plan, progress)
+    spec.load()(stage_context(store, spec, request, writer, progress, workers, shorter))
     processes = workers.processes if workers is not None else 1
-    return _manifest(spec, plan, code, writer.attempt, writer.seal(), processes)
+    return _manifest(spec, plan, code, writer.attempt, writer.seal(), processes, shorter)
+
+
+def _goes_on_from(store: Store, plan: StagePlan, progress: Progress) -> ArtifactReader | None:
+    """The same work without its last step, unless somebody has removed it since."""
+    ref = plan.goes_on_from
+    if ref is None or store.manifest(ref.stage, ref.digest) is None:
+        return None
+    progress.log(f"{plan.key}: goes on from {ref.digest[:12]}, which differs in its last step only")
+    return store.reader(ref)
 
 
 def _leftovers(store: Store, plan: StagePlan, code: str, shares: list[str] | None) -> Leftovers | None:
@@ -170,9 +182,25 @@ def checkpoint_policy(ref: ArtifactRef, label: str) -> PolicyRef:
     return PolicyRef(artifact=ref, digest=ref.content, label=label)
 
 
-def _manifest(spec: StageSpec, plan: StagePlan, code: str, attempt: str, outcome: Outcome, processes: int) -> Manifest:
+def _manifest(
+    spec: StageSpec,
+    plan: StagePlan,
+    code: str,
+    attempt: str,
+    outcome: Outcome,
+    processes: int,
+    shorter: ArtifactReader | None,
+) -> Manifest:
+    """What was made; its times are those of making it from its inputs, also where it went on from another artifact."""
     request = plan.request
     device = _device(request.policy_config)
+    accelerator_seconds = 0.0 if device == "cpu" else outcome.seconds * processes
+    if shorter is not None:
+        before = shorter.manifest
+        accelerator_seconds += before.accelerator_seconds
+        outcome = replace(
+            outcome, seconds=outcome.seconds + before.seconds, cpu_seconds=outcome.cpu_seconds + before.cpu_seconds
+        )
     return Manifest(
         stage=plan.stage,
         key=request.key,
@@ -187,7 +215,7 @@ def _manifest(spec: StageSpec, plan: StagePlan, code: str, attempt: str, outcome
         policy_config=request.policy_config,
         libraries=_libraries(),
         device=device,
-        accelerator_seconds=0.0 if device == "cpu" else outcome.seconds * processes,
+        accelerator_seconds=accelerator_seconds,
         created=now(),
         by=who(),
         **vars(outcome),

@@ -87,6 +87,9 @@ class StagePlan(BaseModel):
     ref: ArtifactRef | None = Field(default=None, description="The committed artifact, when cached.")
     parts_done: int = Field(default=0, description="Finished parts that will be adopted.")
     scratch: bool = Field(default=False, description="There is resumable state of a killed attempt.")
+    goes_on_from: ArtifactRef | None = Field(
+        default=None, description="The same work without its last step, which alone is left to do."
+    )
     seconds_saved: float = Field(default=0.0, description="Wall-clock seconds that reuse spares.")
     accelerator_seconds_saved: float = 0.0
     identity: dict[str, Any] = Field(description="What goes in; its hash is the digest.")
@@ -155,11 +158,16 @@ def plan(
         run=run,
     )
     identity = identity_of(spec, config, request, policy_config, store.memo)
-    return _decide(store, spec, request, identity, previous)
+    return _decide(store, spec, config, request, identity, previous)
 
 
 def _decide(
-    store: Store, spec: StageSpec, request: StageRequest, identity: dict[str, Any], previous: ArtifactRef | None
+    store: Store,
+    spec: StageSpec,
+    config: Section,
+    request: StageRequest,
+    identity: dict[str, Any],
+    previous: ArtifactRef | None,
 ) -> StagePlan:
     stage, key, digest, code = spec.name, request.key, digest_of(identity), code_digest(spec.modules)
     build = partial(StagePlan, stage=stage, key=key, digest=digest, identity=identity, request=request)
@@ -177,13 +185,26 @@ def _decide(
     leftovers, scratch = store.leftovers(stage, digest, code), store.scratch(stage, digest, code)
     parts = [part for part in leftovers.sidecars.values() if leftovers.intact(part)]
     scratch_there = scratch.is_dir() and any(scratch.iterdir())
+    shorter_than = shorter_digest(spec, config, identity)
+    shorter = _look(store, stage, shorter_than)[0] if shorter_than else None
     return build(
-        status="resumes" if parts or scratch_there else "runs",
+        status="resumes" if parts or scratch_there or shorter else "runs",
         causes=[damage] if damage else _causes(store, stage, identity, digest, previous),
         parts_done=len(parts),
         scratch=scratch_there,
-        seconds_saved=sum(part.seconds for part in parts),
+        goes_on_from=shorter.ref(store.uri(stage, shorter.digest), key) if shorter else None,
+        seconds_saved=sum(part.seconds for part in parts) + (shorter.seconds if shorter else 0),
+        accelerator_seconds_saved=shorter.accelerator_seconds if shorter else 0,
     )
+
+
+def shorter_digest(spec: StageSpec, config: Section, identity: Mapping[str, Any]) -> str | None:
+    """Digest of the artifact that one with these settings and this identity may go on from; None if there is none."""
+    settings = spec.shorter(config)
+    if settings is None:
+        return None
+    there = {name: value for name, value in settings.identity().items() if name not in identity["external"]}
+    return digest_of({**identity, "config": there})
 
 
 def identity_of(

@@ -159,6 +159,7 @@ class StageContext:
     seed: int
     round_index: int = 0
     rounds: int = 1
+    goes_on_from: Reader | None = None  # what `StageSpec.shorter` led to: the same work without its last step
     name: str = ""  # <run>/<key>, for what people watch; no part of any identity
     open_policy: Callable[[PolicyRef], Path] = field(default=lambda ref: Path(ref.folder))  # local model folder
     workers: Workers | None = None  # of a stage that starts processes itself; None computes in this one
@@ -189,6 +190,7 @@ class StageSpec:
     by_round: bool = False  # round_index and rounds enter the identity
     shared: bool = False  # each part stands alone, so that several processes may make them
     external: Callable[[Any], Mapping[str, External]] = field(default=lambda config: {})  # by config field
+    shorter: Callable[[Any], Section | None] = field(default=lambda config: None)  # settings without a cheap last step
 
     def load(self) -> Callable[[StageContext], None]:
         """Import the stage's function."""

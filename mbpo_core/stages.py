@@ -33,6 +33,11 @@ def _negative_sources(section: config.NegativesConfig) -> dict[str, External]:
     return {name: External(Path(read[name])) for name in names if read.get(name)}
 
 
+def _all_the_way(section: config.TrainingConfig) -> config.TrainingConfig | None:
+    """Weights part of the way are made of those at its end."""
+    return section.model_copy(update={"interpolation": 1.0}) if section.interpolation < 1 else None
+
+
 SAMPLES = StageSpec(
     name="samples",
     version=2,
@@ -125,6 +130,7 @@ TRAINING = StageSpec(
     modules=("mbpo_core.training", "mbpo_core.objectives", "mbpo_core.memory", *_MODEL),
     uses_policy=True,
     by_round=True,
+    shorter=_all_the_way,
 )
 
 EVALUATION = StageSpec(

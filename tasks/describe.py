@@ -27,11 +27,13 @@ def describe_cause(cause: Cause) -> str:
 
 
 def describe_status(plan: StagePlan) -> str:
-    """ "cached (saves 2 min 5 s)", "resumes after 3 parts", "runs"."""
+    """ "cached (saves 2 min 5 s)", "resumes after 3 parts", "resumes from 0123456789ab", "runs"."""
     if plan.status == "cached":
         return f"cached (saves {duration(plan.seconds_saved)})" if plan.seconds_saved >= 1 else "cached"
     if plan.status == "resumes" and plan.parts_done:
         return f"resumes after {plan.parts_done} parts"
+    if plan.goes_on_from is not None:
+        return f"resumes from {_short(plan.goes_on_from.digest)} (saves {duration(plan.seconds_saved)})"
     return plan.status
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mbpo_core.config import PipelineConfig
 from mbpo_core.execution import StagePlan
+from mbpo_core.planning import shorter_digest
+from mbpo_core.stages import STAGES
 
 SECONDS: Mapping[str, float] = {
     "samples": 0.002,  # a sample
@@ -38,10 +40,20 @@ def estimate_seconds(trials: Iterable[tuple[PipelineConfig, Sequence[StagePlan]]
         if config.samples.source != "demo":
             return None
         for plan in plans:
-            if plan.status != "cached" and plan.digest not in seen:
-                seen.add(plan.digest)
-                seconds += _OVERHEAD_S + _stage_seconds(plan, config)
+            if plan.status == "cached" or plan.digest in seen:
+                continue
+            work = _work(plan)
+            seconds += _OVERHEAD_S
+            if plan.goes_on_from is None and work not in seen:
+                seconds += _stage_seconds(plan, config)
+            seen |= {plan.digest, work}
     return seconds
+
+
+def _work(plan: StagePlan) -> str:
+    """What plans have in common that differ in a cheap last step only."""
+    spec = STAGES[plan.stage]
+    return shorter_digest(spec, spec.config.model_validate(plan.request.config), plan.identity) or plan.digest
 
 
 def _stage_seconds(plan: StagePlan, config: PipelineConfig) -> float:

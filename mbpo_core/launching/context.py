@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mbpo_core.config import PolicyConfig
 from mbpo_core.planning import StageRequest
-from mbpo_core.stage import Progress, StageContext, StageSpec, Workers
+from mbpo_core.stage import Progress, Reader, StageContext, StageSpec, Workers
 from mbpo_core.store.core import Store
 from mbpo_core.store.writer import ArtifactWriter
 
@@ -16,6 +16,7 @@ def stage_context(
     writer: ArtifactWriter,
     progress: Progress,
     workers: Workers | None = None,
+    goes_on_from: Reader | None = None,
 ) -> StageContext:
     """Open what a request names.
 
@@ -32,6 +33,7 @@ def stage_context(
         seed=request.seed,
         round_index=request.round_index,
         rounds=request.rounds,
+        goes_on_from=goes_on_from,
         name="/".join(filter(None, (request.run, request.key))),
         open_policy=store.open_policy,
         workers=workers,

@@ -83,7 +83,7 @@ class Manifest(Document):
     policy_config: dict[str, Any] | None = None
     libraries: dict[str, str]
     device: str
-    seconds: float = Field(description="Wall-clock, parts adopted from older attempts included.")
+    seconds: float = Field(description="Wall-clock, with parts adopted from older attempts and what it goes on from.")
     cpu_seconds: float
     accelerator_seconds: float = Field(description="seconds times processes on an accelerator; 0 on a CPU.")
     created: str = Field(description="UTC, ISO 8601.")

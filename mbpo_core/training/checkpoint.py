@@ -8,7 +8,7 @@ no random number. A checkpoint is written beside its place and renamed once ever
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ def save_checkpoint(checkpoints: Path, engine: TrainingEngine, state: TrainState
     Returns:
         The checkpoint's folder.
     """
-    place = checkpoints / f"batch-{state.batches_done:08d}"
+    place = _place(checkpoints, state)
     partial = place.with_suffix(".partial")
     first = engine.world.rank == 0
     if first:
@@ -88,6 +88,36 @@ def read_state(place: Path) -> TrainState:
 def write_state(place: Path, state: TrainState) -> None:
     """Write the JSON part of a checkpoint."""
     (place / _STATE).write_text(state.model_dump_json(), encoding="utf-8")
+
+
+def adopt(checkpoints: Path, published: Path, rows: Sequence[TrainingStep], inner_steps: int) -> None:
+    """Put the state that a finished round published where a killed one would have left it.
+
+    Metrics beyond the published weights, which the stop rule took back, are made again.
+
+    Args:
+        checkpoints: folder of the work's checkpoints.
+        published: the finished round's state.
+        rows: its metrics.
+        inner_steps: rows a batch.
+    """
+    state = read_state(published)
+    kept = list(rows[: state.batches_done * inner_steps])
+    beyond = len(rows) - len(kept)
+    place = _place(checkpoints, state)
+    partial = place.with_suffix(".partial")
+    for folder in (partial, place):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(published, partial)
+    fired = None if beyond else state.fired_step
+    write_state(
+        partial, state.model_copy(update={"rows": kept, "next_step": state.next_step - beyond, "fired_step": fired})
+    )
+    partial.rename(place)
+
+
+def _place(checkpoints: Path, state: TrainState) -> Path:
+    return checkpoints / f"batch-{state.batches_done:08d}"
 
 
 def restore(place: Path, engine: TrainingEngine) -> TrainState:

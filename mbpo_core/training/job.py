@@ -51,11 +51,14 @@ class Job(BaseModel):
         return Path(self.work) / "result"
 
     def fingerprint(self, rows: JobRows) -> str:
-        """Identity of the work; a resumable checkpoint of other work is not resumed."""
+        """Identity of the work; a resumable checkpoint of other work is not resumed.
+
+        How far along the published weights lie is no part of it: the steps are the same.
+        """
         tables = (rows.pairs, rows.rollouts)
         ids = [[row["sample_id"] for row in table.rows(columns=("sample_id",))] for table in tables]
         identity = {
-            "config": self.config.identity(),
+            "config": self.config.model_copy(update={"interpolation": 1.0}).identity(),
             "policy": [
                 self.policy_digest,
                 self.reference_digest,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mbpo_core.config import TrainingConfig
+from mbpo_core.records import TrainingStep
 from mbpo_core.stage import Progress, Reader, StageContext, Workers
 from mbpo_core.training.job import Job, JobRows, write_job
 from mbpo_core.training.monitoring import monitors_of
@@ -31,10 +32,14 @@ def run(context: StageContext) -> None:
         TrainingDiverged: a loss or gradient is not finite.
         WorkerFailed: a training process died or took too long.
     """
+    from mbpo_core.training.checkpoint import adopt
     from mbpo_core.training.loop import read_result, train
 
     rows = _rows(context)
     job = _job(context)
+    if (finished := context.goes_on_from) is not None:
+        steps = [TrainingStep.model_validate(row) for row in finished.rows()]
+        adopt(job.checkpoints, finished.folder("state"), steps, job.config.inner_steps)
     if context.workers is None:
         train(job, rows, context.progress)
     else:

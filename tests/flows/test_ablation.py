@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from flows import ablating, trials
 from flows.ablation import follow_trial
-from flows.trials import Pace, Waiting, make_here, make_side_by_side
+from flows.trials import Pace, Waiting, in_turn, make_here, make_side_by_side
 from mbpo_core.ablation.estimate import SECONDS, estimate_seconds
 from mbpo_core.ablation.grid import Grid, Trial, build_grid, make_trials
 from mbpo_core.config import PipelineConfig
@@ -106,6 +107,12 @@ def test_time_is_estimated_for_each_artifact_once(store: Store, laid_out: list[T
     assert estimate([Trial("a", 0, longer)]) == pytest.approx(
         20_000 * SECONDS["training"] + (estimate([Trial("a", 0, shorter)]) or 0)
     )
+    half, faster = (
+        shorter.model_copy(update={"training": shorter.training.model_copy(update=change)})
+        for change in ({"interpolation": 0.5}, {"learning_rate": 0.5})
+    )
+    both, apart = (estimate([Trial("a", 0, shorter), Trial("b", 0, other)]) or 0 for other in (half, faster))
+    assert both == pytest.approx(apart - 10_000 * SECONDS["training"])  # one goes on from the other
     assert estimate(mine) == alone  # the other cell is made of the same artifacts
     follow(store, mine[0], [])
     assert estimate(mine) == 0
@@ -220,6 +227,13 @@ def test_a_process_that_dies_costs_one_trial(
         for cell, error in ((BASE, "odd"), ("adversarial.sft", died), ("noise.sft", died))
     }
     assert {"[1] working in job-1", "[2] working in job-2"} <= set(lines)
+
+
+def test_weights_part_of_the_way_come_after_those_they_may_go_on_from(laid_out: list[Trial]) -> None:
+    half, whole = laid_out[1], laid_out[2]
+    training = half.config.training.model_copy(update={"interpolation": 0.5})
+    half = replace(half, config=half.config.model_copy(update={"training": training}))
+    assert in_turn([laid_out[0], half, whole]) == [laid_out[0], whole, half]
 
 
 def test_a_trial_plans_like_a_run(store: Store, laid_out: list[Trial]) -> None:

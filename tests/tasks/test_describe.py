@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mbpo_core.execution import Cause, CauseKind, StagePlan, StageRequest
+from mbpo_core.stage import ArtifactRef
 from mbpo_core.store.lineage import Stale
 from tasks.describe import command_for, describe_cause, describe_plans, describe_stage, describe_stale, describe_status
 
@@ -34,6 +35,9 @@ def _plan(**changes: object) -> StagePlan:
 def test_a_status_says_what_is_reused() -> None:
     assert describe_status(_plan(status="cached", seconds_saved=125.0)) == "cached (saves 2 min 5 s)"
     assert describe_status(_plan(status="resumes", parts_done=3)) == "resumes after 3 parts"
+    finished = ArtifactRef(stage="training", digest=DIGEST, content=DIGEST, uri="")
+    text = describe_status(_plan(status="resumes", goes_on_from=finished, seconds_saved=125.0))
+    assert text == "resumes from 0123456789ab (saves 2 min 5 s)"
     assert describe_status(_plan()) == "runs"
 
 

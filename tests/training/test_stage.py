@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from mbpo_core.config import TrainingConfig
 from mbpo_core.errors import DataError
-from mbpo_core.execution import checkpoint_policy, execute, plan
+from mbpo_core.execution import StagePlan, checkpoint_policy, execute, plan
 from mbpo_core.models.resolve import resolve_model
 from mbpo_core.progress import NullProgress
 from mbpo_core.records import TrainingStep
@@ -26,10 +27,9 @@ BASE = PolicyRef(folder=str(resolve_model(POLICY)), digest=DIGEST)
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-4, "pairs_per_step": 1, "groups_per_step": 2, "checkpoint_every": 1}
 
 
-def made(store: Store, spec: Any, config: Any, progress: Progress | None = None, **options: Any) -> ArtifactRef:
+def made(store: Store, spec: Any, config: Any) -> ArtifactRef:
     """Plan and execute one stage."""
-    inputs = options.pop("inputs", {})
-    return execute(store, plan(store, spec, config, inputs, **options), progress or NullProgress(), spec=spec)
+    return execute(store, plan(store, spec, config, {}), NullProgress(), spec=spec)
 
 
 class Pipeline:
@@ -44,19 +44,22 @@ class Pipeline:
         self, before: ArtifactRef | None = None, progress: Progress | None = None, rounds: int = 2, **settings: Any
     ) -> ArtifactRef:
         """One round, from the base or from the artifact of the round before."""
+        return execute(self.store, self.plan(before, rounds, **settings), progress or NullProgress())
+
+    def plan(self, before: ArtifactRef | None = None, rounds: int = 2, **settings: Any) -> StagePlan:
+        """Plan it."""
         config = TrainingConfig(**{**SETTINGS, **settings})
         inputs = {"pairs": self.pairs, "previous": before, "rollouts": self.rollouts}
         if not config.use_online:
             del inputs["rollouts"]
         policy = checkpoint_policy(before, "trained") if before else BASE
-        return made(
+        return plan(
             self.store,
             TRAINING,
             config,
-            progress,
-            inputs={name: ref for name, ref in inputs.items() if ref},
-            policies={"policy": policy, "reference": BASE},
-            policy_config=POLICY,
+            {name: ref for name, ref in inputs.items() if ref},
+            {"policy": policy, "reference": BASE},
+            POLICY,
             round_index=1 if before else 0,
             rounds=rounds,
         )
@@ -98,6 +101,50 @@ def test_content_does_not_tell_how_often_it_was_killed(pipeline: Pipeline, first
     assert len(progress.figures) == 1
     assert again.digest == first.digest
     assert again.content == first.content
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"inner_steps": 2, "checkpoint_every": 3}, {"stop_drop": 1e-9, "stop_window": 1, "learning_rate": 1e-2}],
+    ids=["plain", "two updates a batch", "stopped"],
+)
+def test_weights_part_of_the_way_go_on_from_those_at_its_end(settings: dict[str, Any], tmp_path: Path) -> None:
+    alone, beside = Pipeline(str(tmp_path / "alone")), Pipeline(str(tmp_path / "beside"))
+    anew = alone.train(rounds=1, interpolation=0.5, **settings)
+    whole = beside.train(rounds=1, **settings)
+    progress = Recorder()
+    gone_on = beside.train(rounds=1, interpolation=0.5, progress=progress, **settings)
+    assert gone_on.digest == anew.digest != whole.digest
+    assert gone_on.content == anew.content != whole.content
+    assert any("goes on from " + whole.digest[:12] in message for message in progress.messages)
+    made = beside.steps(whole)
+    assert made[-1].stopped == ("stop_drop" in settings)
+    assert len(progress.figures) == made[-1].stopped, "only the step that was taken back is made again"
+    took, before = (beside.store.reader(ref).manifest for ref in (gone_on, whole))
+    assert took.seconds > before.seconds
+    assert took.cpu_seconds > before.cpu_seconds
+
+
+def test_a_second_round_part_of_the_way_goes_on_too(pipeline: Pipeline, first: ArtifactRef) -> None:
+    pipeline.train(before=first)
+    progress = Recorder()
+    again = pipeline.train(interpolation=0.5, progress=progress)
+    assert again.content == first.content, "only the last round is published part of the way"
+    last = pipeline.train(before=again, interpolation=0.5, progress=progress)
+    assert progress.figures == []
+    assert [row.step for row in pipeline.steps(last)] == [3, 4]
+
+
+def test_what_was_removed_since_is_trained_anew(tmp_path: Path) -> None:
+    own = Pipeline(str(tmp_path / "store"))
+    whole = own.train(rounds=1)
+    planned = own.plan(rounds=1, interpolation=0.5)
+    assert (planned.status, planned.goes_on_from) == ("resumes", whole)
+    shutil.rmtree(whole.uri)
+    progress = Recorder()
+    execute(own.store, planned, progress)
+    assert len(progress.figures) == 4
+    assert own.plan(rounds=1, interpolation=0.25).status == "runs", "what lies part of the way is no start"
 
 
 @pytest.mark.parametrize("objective", ["dpo", "sft"])

@@ -82,7 +82,7 @@ format: $(STAMP) ## Rewrite the sources in the project's format.
 	$(BIN)/ruff format .
 
 docs: $(STAMP) ## Write the generated pages of docs/ anew.
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean: ## Delete the environment and the caches; runs/ stays.
 	rm -rf $(VENV) $(BENCH_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -3,27 +3,26 @@ docs/methods.md from mbpo_core/methods.py, of docs/metrics.md from mbpo_core/cur
 docs/easy_vqa.md from docs/results.json and docs/easy_vqa.json, and of docs/performance.md from benchmarks/results.json;
 `tests/test_docs.py` checks that they are current.
 
-python docs/generate.py
+python -m docs.generate
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from docs.comparisons import render_easy_vqa, render_results
+from docs.filling import HERE, filled
+from docs.measurements import render_performance
 from flows.cli import app
 from flows.listing import as_records, parts_of, settings_yaml
 from mbpo_core.config import PipelineConfig, Section
 from mbpo_core.curves import CURVES
-from mbpo_core.methods import METHODS, title_of
+from mbpo_core.methods import METHODS
 from mbpo_core.records import TrainingStep
-
-HERE = Path(__file__).resolve().parent
 
 CONFIGURATION = """\
 # Configuration
@@ -115,21 +114,10 @@ def _option(option: Any) -> str:
     return f"`{name}`" + (" (required)" if option.required else "")
 
 
-def _filled(page: str, make: Callable[[str], str]) -> str:
-    """A page as it is, with everything between `<!-- table NAME -->` and `<!-- end -->` made anew."""
-    text = (HERE / page).read_text(encoding="utf-8")
-    return re.sub(
-        r"<!-- table ([\w -]+) -->\n.*?<!-- end -->",
-        lambda block: f"<!-- table {block.group(1)} -->\n{make(block.group(1))}<!-- end -->",
-        text,
-        flags=re.DOTALL,
-    )
-
-
 def render_methods() -> str:
     """The page with the tables of `mbpo_core.methods`, and what each method stands for."""
     records = as_records()
-    return _filled("methods.md", lambda name: _settings() if name == "settings" else _listed(records[name]))
+    return filled("methods.md", lambda name: _settings() if name == "settings" else _listed(records[name]))
 
 
 def _listed(entries: list[dict[str, Any]]) -> str:
@@ -173,247 +161,7 @@ def render_metrics() -> str:
         curve = CURVES[name]
         meaning = str(field.description).replace("|", "\\|")
         lines.append(f"| `{name}` | {meaning} | {curve.unit} | {curve.healthy} | {curve.outside} |")
-    return _filled("metrics.md", lambda name: "\n".join(lines) + "\n")
-
-
-def render_results() -> str:
-    """The page with the tables of the comparisons: of one testbed, or of one metric on all testbeds of the grid."""
-    return _filled("results.md", lambda name: _compared("results.json", name))
-
-
-def render_easy_vqa() -> str:
-    """The same of the second testbed."""
-    return _filled("easy_vqa.md", lambda name: _compared("easy_vqa.json", name))
-
-
-METRICS = {
-    "prior_conflict_accuracy": "against the prior, unseen",
-    "prior_conflict_seen_accuracy": "against the prior, trained",
-    "prior_consistent_accuracy": "as the prior says",
-    "neutral_accuracy": "without a prior",
-    "shifted_conflict_accuracy": "against, shifted scenes",
-    "shifted_consistent_accuracy": "as the prior says, shifted",
-    "shifted_neutral_accuracy": "without, shifted scenes",
-    "existence_accuracy": "existence",
-    "shape_accuracy": "which shape",
-    "chair_i": "CHAIR_i",
-    "caption_recall": "recall",
-    "accuracy": "all closed",
-    "blind_gap": "gained by seeing",
-}
-"""Columns of the tables of comparisons, in order."""
-
-TESTBEDS = re.compile(r"scenes-(soft|absolute)1?-(natural-\d+|uniform)")
-"""Names of the grid `testbeds`."""
-
-
-def _compared(file: str, name: str) -> str:
-    """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method.
-
-    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search.
-    """
-    kind, _, metric = name.partition(" ")
-    if kind == "search":
-        testbed, _, rule = metric.partition(" ")
-        return _searched(testbed, rule)
-    records = json.loads((HERE / file).read_text(encoding="utf-8"))
-    if kind == "testbeds":
-        mine = [row for row in records if TESTBEDS.fullmatch(row["testbed"]) and row["metric"] == metric]
-        return _crossed(mine, ("testbed", "testbed"), ("method", _METHODS))
-    mine = [row for row in records if row["testbed"] == name and row["metric"] in METRICS]
-    return _crossed(
-        sorted(mine, key=lambda row: list(METRICS).index(row["metric"])), ("method", "method"), ("metric", METRICS)
-    )
-
-
-def _searched(testbed: str, rule: str) -> str:
-    """What every try of a search reached on dev: against the prior, unseen / trained / recall, or all closed questions.
-
-    A row a method, a column a rate. Bold is what is taken: the best over all closed questions (rule "accuracy"), or by
-    `_taken`.
-    """
-    tries: dict[str, dict[str, float]] = {}
-    for row in json.loads((HERE / "search.json").read_text(encoding="utf-8")):
-        if row["testbed"] == testbed:
-            tries.setdefault(row["method"], {})[row["metric"]] = row["mean"]
-    third = "caption_recall" if "caption_recall" in tries["base"] else "accuracy"
-    methods: dict[str, list[str]] = {}
-    for name in tries:
-        if name != "base":
-            methods.setdefault(name.partition(".")[0], []).append(name)
-    rates = [name.partition(".")[2] for name in next(iter(methods.values()))]
-    lines = [f"| method | {' | '.join(rates)} |", "|---|" + "---:|" * len(rates)]
-    for method, names in methods.items():
-        taken = _best(tries, names, "accuracy") if rule == "accuracy" else _taken(tries, names)
-        texts = [" / ".join(f"{tries[name][metric]:.1f}" for metric in (*AGAINST, third)) for name in names]
-        cells = [f"**{text}**" if name == taken else text for name, text in zip(names, texts, strict=True)]
-        lines.append(f"| {_titled(method)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-AGAINST = ("prior_conflict_accuracy", "prior_conflict_seen_accuracy")
-KEPT = ("neutral_accuracy", "existence_accuracy", "caption_recall", "shape_accuracy")
-
-
-def _taken(tries: dict[str, dict[str, float]], names: list[str]) -> str:
-    """The best against the prior of those that keep all else within a point of the base; else the best over all."""
-    kept = [metric for metric in KEPT if metric in tries["base"]]
-    fair = [name for name in names if all(tries[name][metric] >= tries["base"][metric] - 1 for metric in kept)]
-    return _best(tries, fair, *AGAINST) if fair else _best(tries, names, "accuracy")
-
-
-def _best(tries: dict[str, dict[str, float]], names: list[str], *metrics: str) -> str:
-    return max(names, key=lambda name: sum(tries[name][metric] for metric in metrics))
-
-
-_METHODS = {"base": "base", "sft_gentle": "SFT, as the rule takes it"}
-
-
-def _crossed(records: list[dict[str, Any]], down: tuple[str, str], across: tuple[str, dict[str, str]]) -> str:
-    """Values ± half the interval over seeds, bold where both intervals of the difference to the base exclude zero."""
-    heads = list(dict.fromkeys(row[across[0]] for row in records))
-    lines = [f"| {down[1]} | {' | '.join(across[1].get(head) or _titled(head) for head in heads)} |"]
-    lines.append("|---|" + "---:|" * len(heads))
-    for name in dict.fromkeys(row[down[0]] for row in records):
-        mine = {row[across[0]]: _interval(row) for row in records if row[down[0]] == name}
-        lines.append(f"| {_titled(name)} | {' | '.join(mine.get(head, '–') for head in heads)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _titled(name: str) -> str:
-    return _METHODS.get(name) or title_of(name)
-
-
-def _interval(row: dict[str, Any]) -> str:
-    low, high = row.get("seed_low"), row.get("seed_high")
-    if low is None or high is None:
-        low, high = row["low"], row["high"]
-    text = f"{(low + high) / 2:.1f} ±{(high - low) / 2:.1f}"  # the interval's middle is the mean over seeds
-    ends = [row.get(f"difference_{end}") for end in ("low", "high", "seed_low", "seed_high")]
-    certain = None not in ends and ends[0] * ends[1] > 0 and ends[2] * ends[3] > 0
-    return f"**{text}**" if certain else text
-
-
-def render_performance() -> str:
-    """The page with the tables of what was measured."""
-    records = json.loads((HERE.parent / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-
-    def make(name: str) -> str:
-        if name == "profiles":
-            return _profiles()
-        return _measured([row for row in records if row["benchmark"].split("/")[0] == name], TABLES[name])
-
-    return _filled("performance.md", make)
-
-
-def _profiles() -> str:
-    rows = json.loads((HERE.parent / "benchmarks" / "profiles.json").read_text(encoding="utf-8"))
-    lines = [
-        "| " + " | ".join(name.replace("_", " ") for name in rows[0]) + " |",
-        "|---|" + "---:|" * (len(rows[0]) - 1),
-    ]
-    for row in rows:
-        cells = (f"{value:.0%}" if isinstance(value, float) else str(value) for value in row.values())
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-Cell = Callable[[dict[str, Any]], str]
-
-
-def _measured(records: list[dict[str, Any]], columns: dict[str, tuple[str, Cell]]) -> str:
-    """A row for every grid point; a column is a heading and (the benchmark it reads, the cell)."""
-    points: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in records:
-        points.setdefault(json.dumps(row["grid"]), {})[row["benchmark"]] = row
-    if not points:
-        return ""
-    grid = list(json.loads(next(iter(points))))
-    lines = ["| " + " | ".join([*(name.replace("_", " ") for name in grid), *columns]) + " |"]
-    lines.append("|" + "---:|" * (len(grid) + len(columns)))
-    for point, rows in points.items():
-        cells = [cell(rows[name]) if name in rows else "" for name, cell in columns.values()]
-        lines.append("| " + " | ".join([*map(str, json.loads(point).values()), *cells]) + " |")
-    first = records[0]
-    peer = f"; {first['peer']} {first['peer_version']}" if first["peer_version"] else ""
-    return "\n".join([*lines, "", f"{first['machine']}{peer}; commit {first['commit']}."]) + "\n"
-
-
-def _ratio(row: dict[str, Any]) -> str:
-    return f"{row['ratio']:.1f}" if row["ratio"] >= 2 else f"{row['ratio']:.2f}"
-
-
-def _bound(row: dict[str, Any]) -> str:
-    return f"{row['peer_cpu_s'] / row['ideal_s']:.1f}"
-
-
-def _seconds(side: str) -> Cell:
-    return lambda row: f"{row[f'{side}_cpu_s']:.3f}"
-
-
-def _mib(row: dict[str, Any]) -> str:
-    return f"{row['ours_peak_mib']:.0f} / {row['peer_peak_mib']:.0f}"
-
-
-def _key(name: str, form: str = "{}") -> Cell:
-    return lambda row: form.format(row[name]) if row.get(name) is not None else ""
-
-
-TABLES: dict[str, dict[str, tuple[str, Cell]]] = {
-    "grpo": {
-        "sampling ratio": ("grpo/sampling", _ratio),
-        "scoring + update ratio": ("grpo/scoring+update", _ratio),
-        "whole ratio": ("grpo/whole", _ratio),
-        "whole bound": ("grpo/whole", _bound),
-        "ours, s": ("grpo/whole", _seconds("ours")),
-        "TRL, s": ("grpo/whole", _seconds("peer")),
-        "MiB, ours / TRL": ("grpo/whole", _mib),
-    },
-    "pairs": {
-        "ratio": ("pairs/whole", _ratio),
-        "bound": ("pairs/whole", _bound),
-        "ours, s": ("pairs/whole", _seconds("ours")),
-        "TRL, s": ("pairs/whole", _seconds("peer")),
-        "MiB, ours / TRL": ("pairs/whole", _mib),
-    },
-    "sampling": {
-        "ratio": ("sampling", _ratio),
-        "bound": ("sampling", _bound),
-        "ours, s": ("sampling", _seconds("ours")),
-        "generate, s": ("sampling", _seconds("peer")),
-        "MiB, ours / generate": ("sampling", _mib),
-    },
-    "mining": {
-        "ratio": ("mining", _ratio),
-        "ratio, frozen weights": ("mining/frozen peer", _ratio),
-        "bound": ("mining", _bound),
-        "ours, s": ("mining", _seconds("ours")),
-        "foolbox, s": ("mining", _seconds("peer")),
-        "log p reached, ours": ("mining", _key("logprob_ours")),
-        "log p reached, foolbox": ("mining", _key("logprob_peer")),
-    },
-    "projection": {
-        "ratio": ("projection", _ratio),
-        "ours, s": ("projection", _seconds("ours")),
-        "full logits, s": ("projection", _seconds("peer")),
-        "MiB, ours / full": ("projection", _mib),
-        "logits tensor, MiB": ("projection", _key("logits_mib", "{:.0f}")),
-    },
-    "memory": {
-        "peak, MiB": ("memory", _key("ours_peak_mib", "{:.0f}")),
-        "over 1,000 samples": ("memory", _key("peak_ratio", "{:.2f}")),
-        "rows written": ("memory", _key("rows")),
-        "ms a row": ("memory", _key("stage_ms_per_row", "{:.2f}")),
-    },
-    "pipeline": {
-        "seconds after import": ("pipeline", _key("seconds", "{:.1f}")),
-        "in the stages": ("pipeline", _key("stages_s", "{:.1f}")),
-        "in the store": ("pipeline", _key("store_s", "{:.2f}")),
-        "in Prefect": ("pipeline", _key("prefect_s", "{:.2f}")),
-        "stages run": ("pipeline", _key("stages_run")),
-        "a model was loaded": ("pipeline", _key("policy_module")),
-    },
-}
+    return filled("metrics.md", lambda name: "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

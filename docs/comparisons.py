@@ -143,6 +143,6 @@ def _interval(row: dict[str, Any]) -> str:
     if low is None or high is None:
         low, high = row["low"], row["high"]
     text = f"{(low + high) / 2:.1f} ±{(high - low) / 2:.1f}"  # the interval's middle is the mean over seeds
-    ends = [row.get(f"difference_{end}") for end in ("low", "high", "seed_low", "seed_high")]
+    ends: list[Any] = [row.get(f"difference_{end}") for end in ("low", "high", "seed_low", "seed_high")]
     certain = None not in ends and ends[0] * ends[1] > 0 and ends[2] * ends[3] > 0
     return f"**{text}**" if certain else text

@@ -41,10 +41,10 @@ smoke: $(STAMP) ## Run every stage on a handful of rows and check what they wrot
 # One thread a test process: two torch threads on a busy two-core machine are slower than one.
 test test-all: export OMP_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-all: $(STAMP) ## Run the tests on every model family and setting, marked slow, too (twenty minutes).
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "slow or not slow" $(ARGS)
 
 # Prefect server, worker, browser, PostgreSQL, S3 and ssh on this machine's loopback; installs what is missing.
 test-service: export OMP_NUM_THREADS = 1

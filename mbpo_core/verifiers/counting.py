@@ -53,11 +53,11 @@ def read(text: str) -> Reading:
     pair" says 2, "a dozen" 12. "A couple", "a few" and "several" say no number.
     """
     found = list(numbers(text))
-    parts = sentences(text)
-    found += [number for sentence in parts for number in _none(sentence)]
+    parts = [[token.text for token in tokens_of(sentence)] for sentence in sentences(text)]
+    found += [number for words in parts for number in _none(words)]
     if not any(number.rank for number in found):
         # Articles are weaker than numbers after a verb, and no weaker than others: "a dog and two cats" is unclear.
-        found = [replace(n, rank=0) for n in (*found, *(one for sentence in parts for one in _by_article(sentence)))]
+        found = [replace(n, rank=0) for n in (*found, *(one for words in parts for one in _by_article(words)))]
     if not found:
         return Reading(None, "no count in the text")
     rank = max(number.rank for number in found)
@@ -69,9 +69,8 @@ def read(text: str) -> Reading:
     return Reading(str(values[0].numerator), f"counts {values[0].numerator}")
 
 
-def _none(sentence: str) -> Iterator[Number]:
-    """Zeros that no number word says: "No dogs", "there aren't any", "nothing"."""
-    words = [token.text for token in tokens_of(sentence)]
+def _none(words: Sequence[str]) -> Iterator[Number]:
+    """Zeros that no number word of a sentence says: "No dogs", "there aren't any", "nothing"."""
     for i, word in enumerate(words):
         before, after = "".join(words[max(0, i - 1) : i]), "".join(words[i + 1 : i + 2])
         denied = word == "any" and (before == "not" or before.endswith("n't"))
@@ -79,9 +78,8 @@ def _none(sentence: str) -> Iterator[Number]:
             yield Number(Fraction(0), rank=1)
 
 
-def _by_article(sentence: str) -> Iterator[Number]:
-    """Ones and twos that no number word says; several things side by side are no count."""
-    words = [token.text for token in tokens_of(sentence)]
+def _by_article(words: Sequence[str]) -> Iterator[Number]:
+    """Ones and twos that no number word of a sentence says; several things side by side are no count."""
     for i, word in enumerate(words):
         before, after = "".join(words[max(0, i - 1) : i]), "".join(words[i + 1 : i + 2])
         if word == "pair" and before == "a":

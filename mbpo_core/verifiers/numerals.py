@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from mbpo_core.verifiers.text import clean
 from mbpo_core.verifiers.units import UNITS, Unit, unit_after
@@ -79,8 +80,7 @@ class Number:
         return text + (symbol if symbol in ("", "%") else f" {symbol}")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A piece of the text: a run of digits, a word in lower case, or a mark."""
 
     text: str

@@ -141,10 +141,11 @@ def _compute(
         code=code,
         leftovers=_leftovers(store, plan, code, shares),
     )
-    shorter = _goes_on_from(store, plan, progress)
-    spec.load()(stage_context(store, spec, request, writer, progress, workers, shorter))
+    goes_on_from = _goes_on_from(store, plan, progress)
+    spec.load()(stage_context(store, spec, request, writer, progress, workers, goes_on_from))
     processes = workers.processes if workers is not None else 1
-    return _manifest(spec, plan, code, writer.attempt, writer.seal(), processes, shorter)
+    before = goes_on_from.manifest if goes_on_from is not None else None
+    return _manifest(spec, plan, code, writer.attempt, writer.seal(), processes, before)
 
 
 def _goes_on_from(store: Store, plan: StagePlan, progress: Progress) -> ArtifactReader | None:
@@ -189,14 +190,13 @@ def _manifest(
     attempt: str,
     outcome: Outcome,
     processes: int,
-    shorter: ArtifactReader | None,
+    before: Manifest | None,
 ) -> Manifest:
-    """What was made; its times are those of making it from its inputs, also where it went on from another artifact."""
+    """What was made; its times are those of making it from its inputs, with those of what it went on from."""
     request = plan.request
     device = _device(request.policy_config)
     accelerator_seconds = 0.0 if device == "cpu" else outcome.seconds * processes
-    if shorter is not None:
-        before = shorter.manifest
+    if before is not None:
         accelerator_seconds += before.accelerator_seconds
         outcome = replace(
             outcome, seconds=outcome.seconds + before.seconds, cpu_seconds=outcome.cpu_seconds + before.cpu_seconds

@@ -185,16 +185,16 @@ def _decide(
     leftovers, scratch = store.leftovers(stage, digest, code), store.scratch(stage, digest, code)
     parts = [part for part in leftovers.sidecars.values() if leftovers.intact(part)]
     scratch_there = scratch.is_dir() and any(scratch.iterdir())
-    shorter_than = shorter_digest(spec, config, identity)
-    shorter = _look(store, stage, shorter_than)[0] if shorter_than else None
+    shorter = shorter_digest(spec, config, identity)
+    before = _look(store, stage, shorter)[0] if shorter else None
     return build(
-        status="resumes" if parts or scratch_there or shorter else "runs",
+        status="resumes" if parts or scratch_there or before else "runs",
         causes=[damage] if damage else _causes(store, stage, identity, digest, previous),
         parts_done=len(parts),
         scratch=scratch_there,
-        goes_on_from=shorter.ref(store.uri(stage, shorter.digest), key) if shorter else None,
-        seconds_saved=sum(part.seconds for part in parts) + (shorter.seconds if shorter else 0),
-        accelerator_seconds_saved=shorter.accelerator_seconds if shorter else 0,
+        goes_on_from=before.ref(store.uri(stage, before.digest), key) if before else None,
+        seconds_saved=sum(part.seconds for part in parts) + (before.seconds if before else 0),
+        accelerator_seconds_saved=before.accelerator_seconds if before else 0,
     )
 
 

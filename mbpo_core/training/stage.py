@@ -37,9 +37,9 @@ def run(context: StageContext) -> None:
 
     rows = _rows(context)
     job = _job(context)
-    if (finished := context.goes_on_from) is not None:
-        steps = [TrainingStep.model_validate(row) for row in finished.rows()]
-        adopt(job.checkpoints, finished.folder("state"), steps, job.config.inner_steps)
+    if (before := context.goes_on_from) is not None:
+        steps = [TrainingStep.model_validate(row) for row in before.rows()]
+        adopt(job.checkpoints, before.folder("state"), steps, job.config.inner_steps)
     if context.workers is None:
         train(job, rows, context.progress)
     else:

@@ -63,7 +63,7 @@ def test_base_against_base_on_answers_of_a_model(demo_policy: Policy) -> None:
     assert_nothing(summary)
 
 
-@pytest.mark.parametrize("objects", [4, 12])
+@pytest.mark.parametrize("objects", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_equal_policies_are_called_different_in_few_cases(objects: int) -> None:
     """Two policies right in 70 % of cases, each by its own luck; objects do not matter. Expected 5 %, allowed 10 %."""
     rng = np.random.default_rng(objects)

@@ -22,6 +22,7 @@ from mbpo_core.records import Negative, Sample
 from tests.negatives.benches import bench_of, known_of, mine, showing
 
 LAYOUTS = ("sequence", "grid", "picture_in_picture")
+SMALL_INSIDE = pytest.param("picture_in_picture", marks=pytest.mark.slow)  # one image to the model, as a grid is
 
 
 def plain(level: int, height: int = 12, width: int = 18) -> torch.Tensor:
@@ -129,7 +130,7 @@ def test_rows_are_about_the_collage(demo_policy: Policy, offline_samples: list[S
         assert json.loads(row.decode)["mode"] != "greedy" or row.rejected == answer.text
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [pytest.param("sequence", marks=pytest.mark.slow), "grid", SMALL_INSIDE])
 def test_rows_do_not_depend_on_their_window(demo_policy: Policy, offline_samples: list[Sample], layout: str) -> None:
     def content(rows: list[Negative]) -> list[tuple[str, str, list[bytes | None], str | None]]:
         return [(row.question, row.attack, [image.bytes for image in row.images], row.rejected) for row in rows]
@@ -158,7 +159,7 @@ def test_what_no_collage_is_made_of(demo_policy: Policy, offline_samples: list[S
     assert reasons(offline_samples, own, collage_images=9, layout="grid") == ["made"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["sequence", "grid", SMALL_INSIDE])
 def test_every_family_can_be_asked(
     family_policy: Policy, offline_samples: list[Sample], pictures: list[Image], layout: str
 ) -> None:

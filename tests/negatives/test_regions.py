@@ -52,8 +52,15 @@ def boxed(sample: Sample, *boxes: Any, images: list[Image] | None = None) -> Sam
     return sample.model_copy(update=changes)
 
 
-@pytest.mark.parametrize("name", ["demo_policy", "soft_policy"])
-@pytest.mark.parametrize("pool", ["natural", "uniform"])
+@pytest.mark.parametrize(
+    ("pool", "name"),
+    [
+        ("natural", "demo_policy"),
+        ("uniform", "soft_policy"),
+        pytest.param("natural", "soft_policy", marks=pytest.mark.slow),
+        pytest.param("uniform", "demo_policy", marks=pytest.mark.slow),
+    ],
+)
 def test_saliency_points_at_the_object(name: str, pool: Any, request: pytest.FixtureRequest) -> None:
     policy = request.getfixturevalue(name)
     found = measure(policy, scenes(pool, 100, seed=1), "saliency")

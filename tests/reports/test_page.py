@@ -156,14 +156,15 @@ def test_sections_without_inputs_are_left_out(run: dict[str, Any], left: tuple[s
     assert ids == (set().union(*(expected[key] for key in left)) | ({"lineage"} if left else set()))
 
 
-def _shapes() -> list[str]:
-    """A method for each combination of what the page tells runs apart by."""
+def _shapes() -> list[Any]:
+    """A method for each combination of what the page tells runs apart by; two of three are marked slow."""
     plans = {method: plan_of(method) for method in METHODS}
     shapes = {
         (plan.negatives == "adversarial", plan.images is not None, plan.mined, plan.online, plan.image_only): method
         for method, plan in plans.items()
     }
-    return sorted(shapes.values())
+    chosen = sorted(shapes.values())
+    return [pytest.param(method, marks=[pytest.mark.slow] if at % 3 else []) for at, method in enumerate(chosen)]
 
 
 @pytest.mark.parametrize("method", _shapes())

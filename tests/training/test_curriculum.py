@@ -181,7 +181,7 @@ def test_a_run_takes_the_easiest_pairs_first(
     assert [set(seen[at : at + 2]) for at in (0, 2, 4)] == [set(ranked[at : at + 2]) for at in (0, 2, 4)]
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", [HOW[0], *(pytest.param(how, marks=pytest.mark.slow) for how in HOW[1:])])
 def test_a_killed_curriculum_goes_on_in_its_stage(image_rows: JobRows, tmp_path: Path, how: str) -> None:
     settings: dict[str, Any] = {
         "objective": "mfpo", "use_online": False, "pairs_per_step": 1, "epochs": 2, "checkpoint_every": 2,

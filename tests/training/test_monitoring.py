@@ -7,13 +7,12 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from wandb.proto import wandb_internal_pb2
 
 from mbpo_core.config import LaunchConfig, PipelineConfig, TrainingConfig
 from mbpo_core.errors import ConfigError
@@ -33,6 +32,9 @@ from tasks.training import train_policy
 from tests.training.conftest import Recorder, Trained, collect, trained
 from tests.training.rows import POLICY, job
 from tests.training.test_stage import Pipeline
+
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 KEY = "WANDB_API_KEY"
 SETTINGS: dict[str, Any] = {"pairs_per_step": 1, "groups_per_step": 1, "epochs": 2, "checkpoint_every": 3}
@@ -77,8 +79,10 @@ def sent(folder: Path) -> tuple[Curves, dict[str, Any]]:
     return curves, settings
 
 
-def offline_records(data: bytes) -> list[wandb_internal_pb2.Record]:
+def offline_records(data: bytes) -> list[Record]:
     """Records of LevelDB's log format: blocks of 32 KiB, and pieces with checksum (4), length (2) and kind (1)."""
+    from wandb.proto.wandb_internal_pb2 import Record  # all of wandb comes along: four seconds
+
     records, whole, place = [], b"", 7  # past the file's own header
     while place < len(data):
         if 32768 - place % 32768 < 7:
@@ -88,7 +92,7 @@ def offline_records(data: bytes) -> list[wandb_internal_pb2.Record]:
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # a record in one piece, or its last piece
-            records.append(wandb_internal_pb2.Record.FromString(whole))
+            records.append(Record.FromString(whole))
             whole = b""
     return records
 

@@ -134,7 +134,7 @@ class EndpointEngine:
         import openai
 
         try:
-            names = [model.id for model in self._client.models.list()]
+            names: list[str] = [model.id for model in self._client.models.list()]
         except openai.OpenAIError as error:
             raise self._error(f"its models cannot be listed: {error}", "a list of models") from None
         if len(names) != 1:

@@ -10,7 +10,7 @@ from mbpo_core.ablation.results import Results, shown
 from mbpo_core.methods import title_of
 from mbpo_core.stage import BASE
 
-_RING, _INK, _OTHERS = "#14713a", "#2b5c9e", "#c9ccd2"
+_RING, _INK, _OTHERS = "#14713a", "#5b616b", "#c9ccd2"
 _STAR: dict[str, Any] = {"marker": "*", "color": "black", "ms": 11}
 
 Point = tuple[float, float]
@@ -34,9 +34,10 @@ def pareto_picture(results: Results, form: str = "svg") -> bytes | None:
     """The first plotted metric against the second, a point a cell, with its intervals; the star is the base.
 
     Cells that differ only in the grid's `pareto` factors are one series, and a line joins those of them that none of
-    the others beats in both metrics. Each series has a panel, in which all other cells are grey; a grid without such
-    factors has one panel, and a color for each cell. A ring marks the cells that no cell at all beats. None where there
-    are not two metrics.
+    the others beats in both metrics. Each series has a panel, in which all other cells are grey and its own have the
+    color of their level of the first such factor and the mark of that of the others; a grid without such factors has
+    one panel, and a mark for each cell. A ring marks the cells that no cell at all beats. None where there are not two
+    metrics.
 
     Args:
         results: of the grid.
@@ -68,6 +69,7 @@ def pareto_picture(results: Results, form: str = "svg") -> bytes | None:
             _draw_series(axis, results, name, cells, ends)
         axes[0].figure.supxlabel(heading(results, across).replace("\n", ", "), fontsize=9)
         axes[0].figure.supylabel(heading(results, up).replace("\n", ", "), fontsize=9)
+        _name_levels(axes[0].figure, results)
 
     return drawn(draw, len(panels), 2.9, form, sharex=True, sharey=True)
 
@@ -99,14 +101,46 @@ def _draw_series(
     _draw_ends(axis, [ends[cell] for cell in cells])
     joined = front({cell: _upward(results, points[cell]) for cell in cells})
     axis.plot(*_columns(points, joined), linewidth=1, color=_INK)
-    axis.plot(*_columns(points, cells), "o", color=_INK, ms=4)
+    colors, marks = _styles(results)
     for cell in cells:
-        levels = ", ".join(results.levels[cell][factor] for factor in results.pareto)
-        axis.annotate(plain(levels), points[cell], xytext=(4, 3), textcoords="offset points", fontsize=6)
+        first, others = _levels(results, cell)
+        axis.plot(*_columns(points, [cell]), marks[others], color=colors[first], ms=5)
     _ring(axis, results, points, cells)
     axis.set_title(plain(name), fontsize=9)
     axis.tick_params(labelbottom=True)  # also where no panel is below
     tidy(axis)
+
+
+def _levels(results: Results, cell: str) -> tuple[str, str]:
+    """A cell's level of the first of the grid's `pareto` factors, and of the others."""
+    first, *others = (results.levels[cell][factor] for factor in results.pareto)
+    return first, ", ".join(others)
+
+
+def _styles(results: Results) -> tuple[dict[str, str], dict[str, str]]:
+    """A color for each level of the first of the `pareto` factors, a mark for each of the others."""
+    firsts, others = zip(*(_levels(results, cell) for cell in results.levels), strict=True)
+    colors = {level: f"C{number % 10}" for number, level in enumerate(dict.fromkeys(firsts))}
+    marks = {level: MARKS[number % len(MARKS)] for number, level in enumerate(dict.fromkeys(others))}
+    return colors, marks
+
+
+def _name_levels(figure: Any, results: Results) -> None:
+    """One legend over all panels."""
+    from matplotlib.lines import Line2D
+
+    colors, marks = _styles(results)
+    first, *others = results.pareto
+    named: list[tuple[str, dict[str, Any]]] = [
+        (f"{first} {level}", {"color": color, "marker": "o"}) for level, color in colors.items()
+    ]
+    if others:
+        named += [
+            (f"{', '.join(others)} {level}", {"color": _INK, "marker": mark, "markerfacecolor": "none"})
+            for level, mark in marks.items()
+        ]
+    lines = [Line2D([], [], linewidth=0, ms=5, label=plain(name), **style) for name, style in named]
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), fontsize=8, frameon=False)
 
 
 def _draw_ends(axis: Any, several: Sequence[tuple[float, ...]]) -> None:

@@ -122,9 +122,9 @@ def test_plots_are_those_that_the_grid_allows(compared: Results) -> None:
     }
     assert list(made) == ["cells", "effects", "interactions", "pareto"]
     assert "1e-4" in made["interactions"]
-    # A panel a source of negatives; the rates are its points.
+    # A panel a source of negatives; the rates are its points, named once.
     titles = [line.strip() for line in made["pareto"].splitlines()]
-    assert (titles.count("noise"), titles.count("5e-4")) == (1, 2)
+    assert (titles.count("noise"), titles.count("rate 5e-4")) == (1, 1)
     single = results(grid(METHODS, seeds=3, plots=[METRIC]), RIGHT)
     assert pareto_picture(single) is None
     assert [name for name, _, _ in all_pictures(single)] == ["cells"]

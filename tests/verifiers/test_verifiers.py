@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +96,15 @@ def test_no_text_is_right_about_two_answers(kind: str) -> None:
         assert len(right) <= 1, (text, right)
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No collection of garbage meanwhile: what other tests left in the process takes it a second at times."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("kind", [kind for kind in VERIFIERS if kind != "math"])
 def test_hostile_texts_take_linear_time(kind: str) -> None:
     """The longest text that is read, built to make a backtracking pattern explode."""
@@ -123,9 +134,9 @@ def test_hostile_texts_take_linear_time(kind: str) -> None:
         "1×10^",
     ):
         text = (unit * TEXT_LIMIT)[:TEXT_LIMIT]
-        start = time.process_time()
+        start = time.thread_time()  # of this thread alone: others may be left of tests before
         verify(kind, text, gold, COLORS[:4])
-        assert time.process_time() - start < 1.0, unit
+        assert time.thread_time() - start < 1.0, unit
 
 
 def test_a_longer_text_is_unparsed() -> None:

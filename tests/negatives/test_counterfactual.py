@@ -171,7 +171,7 @@ def test_swapped_rows_are_samples_of_their_own(demo_policy: Policy, pool: list[S
     by_id = {sample.sample_id: sample for sample in pool}
     mined = {
         share: mine(
-            bench_of(demo_policy, pool, method="counterfactual", counterfactual="recolour", swapped=share), pool
+            bench_of(demo_policy, pool, method="counterfactual", counterfactual="recolour", swapped=share), pool[:40]
         )[0]
         for share in (0.0, 0.5, 1.0)
     }

@@ -140,7 +140,8 @@ def _name_levels(figure: Any, results: Results) -> None:
             for level, mark in marks.items()
         ]
     lines = [Line2D([], [], linewidth=0, ms=5, label=plain(name), **style) for name, style in named]
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), fontsize=8, frameon=False)
+    fitting = int(figure.get_figwidth() // 1.4)
+    figure.legend(handles=lines, loc="outside upper center", ncols=fitting, fontsize=8, frameon=False)
 
 
 def _draw_ends(axis: Any, several: Sequence[tuple[float, ...]]) -> None:

@@ -186,7 +186,6 @@ def test_a_file_that_is_not_easy_vqa_is_refused(tmp_path: Path) -> None:
         read_rows(folder)
 
 
-@pytest.mark.slow
 def test_the_command_writes_both_pools_and_trains_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

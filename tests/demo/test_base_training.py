@@ -28,7 +28,6 @@ SHORT = BaseTrainingConfig(
 ONE_EACH = DemoCounts(offline=0, online=0, eval_probe=0, eval_small_probe=0, dev_probe=1, dev_small_probe=1)
 
 
-@pytest.mark.slow
 def test_a_short_run_learns_and_reloads(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     summary = train_base(tmp_path, SHORT, lambda stage, step, steps_, loss: steps.append((stage, step, steps_)))

@@ -95,7 +95,6 @@ def test_half_precision_keeps_float32_weights_beside_the_published_ones(rows: Jo
     assert second.summary["optimizer_steps"] == 2
 
 
-@pytest.mark.slow
 def test_training_compiles_nothing(rows: JobRows, tmp_path: Path) -> None:
     """A fresh process with an empty extensions folder and no compiler on its path."""
     work = job(tmp_path / "work", pairs_per_step=4, use_online=False)

@@ -115,7 +115,6 @@ def test_a_cancelled_run_leaves_nobody_behind(rows: JobRows, tmp_path: Path) -> 
     assert gone_within(work, 5)
 
 
-@pytest.mark.slow
 def test_an_error_of_ours_keeps_its_name(rows: JobRows, tmp_path: Path) -> None:
     work = job(tmp_path).model_copy(update={"policy": str(tmp_path / "nowhere")})
     with pytest.raises(ModelError, match=r"folder does not exist \(.*nowhere\)"):

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md and docs/easy_vqa.md, from results.json, easy_vqa.json and search.json."""
+"""Tables of docs/results.md and docs/easy_vqa.md, from results.json, effects.json, easy_vqa.json and search.json."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ TESTBEDS = re.compile(r"scenes-(soft|absolute)1?-(natural-\d+|uniform)")
 def _compared(file: str, name: str) -> str:
     """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method.
 
-    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search.
+    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search; or "effects TESTBED": what each factor does.
     """
     kind, _, metric = name.partition(" ")
+    if kind == "effects":
+        return _effects(metric)
     if kind == "search":
         testbed, _, rule = metric.partition(" ")
         return _searched(testbed, rule)
@@ -58,6 +60,34 @@ def _compared(file: str, name: str) -> str:
     return _crossed(
         sorted(mine, key=lambda row: list(METRICS).index(row["metric"])), ("method", "method"), ("metric", METRICS)
     )
+
+
+def _effects(testbed: str) -> str:
+    """A row a level: the mean of each factor's first one, and how far the others are from it.
+
+    ± is half the t-interval over seeds; a difference is bold where that excludes zero.
+    """
+    levels: dict[tuple[str, str], dict[str, str]] = {}
+    for row in json.loads((HERE / "effects.json").read_text(encoding="utf-8")):
+        if row["testbed"] == testbed and row["metric"] in METRICS:
+            levels.setdefault((row["factor"], row["level"]), {})[row["metric"]] = _effect(row)
+    metrics = [metric for metric in METRICS if any(metric in cells for cells in levels.values())]
+    lines = [f"| factor | level | {' | '.join(METRICS[metric] for metric in metrics)} |"]
+    lines.append("|---|---|" + "---:|" * len(metrics))
+    before = ""
+    for (factor, level), cells in levels.items():
+        shown = "" if factor == before else factor
+        lines.append(f"| {shown} | {level} | {' | '.join(cells.get(metric, '–') for metric in metrics)} |")
+        before = factor
+    return "\n".join(lines) + "\n"
+
+
+def _effect(row: dict[str, Any]) -> str:
+    if row["difference"] is None:
+        return f"{row['mean']:.1f} ±{(row['high'] - row['low']) / 2:.1f}"
+    low, high = row["difference_low"], row["difference_high"]
+    text = f"{row['difference']:+.1f} ±{(high - low) / 2:.1f}"
+    return f"**{text}**" if low * high > 0 else text
 
 
 def _searched(testbed: str, rule: str) -> str:

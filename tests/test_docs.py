@@ -115,7 +115,7 @@ def test_generated_documents_are_current() -> None:
 
 
 SIGNED = r"([+-]\d+\.\d)"
-DIFFERENCE = re.compile(rf"{SIGNED} \[{SIGNED}, {SIGNED};\s+over\s+seeds {SIGNED}, {SIGNED}\]")
+DIFFERENCE = re.compile(rf"{SIGNED}\s+\[{SIGNED},\s+{SIGNED};\s+over\s+seeds\s+{SIGNED},\s+{SIGNED}\]")
 
 
 @pytest.mark.parametrize("name", ["results", "easy_vqa"])
@@ -133,6 +133,20 @@ def test_differences_in_the_text_are_those_of_the_numbers(name: str) -> None:
     said = DIFFERENCE.findall((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
     assert [one for one in said if tuple(float(number) + 0.0 for number in one) not in measured] == []
     assert len(said) > 10 or name == "easy_vqa"
+
+
+EFFECT = re.compile(rf"{SIGNED}\s+\[{SIGNED},\s+{SIGNED}\]")
+
+
+def test_effects_in_the_text_are_those_of_the_numbers() -> None:
+    """In the section on where negatives come from, whose brackets are t-intervals over seeds."""
+    rows = json.loads((ROOT / "docs" / "effects.json").read_text(encoding="utf-8"))
+    keys = ("difference", "difference_low", "difference_high")
+    measured = {tuple(round(row[key], 1) + 0.0 for key in keys) for row in rows if row["difference"] is not None}
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    said = EFFECT.findall(page[page.index("## Where negatives come from") : page.index("## What the attack does")])
+    assert [one for one in said if tuple(float(number) + 0.0 for number in one) not in measured] == []
+    assert len(said) > 5
 
 
 def test_no_document_names_a_machine() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from statistics import fmean
+from typing import Any
 
 from mbpo_core.ablation.results import Results
 from mbpo_core.evaluation.intervals import mean_interval
@@ -81,6 +82,36 @@ def main_effects(results: Results, metric: str) -> list[MainEffect]:
             )
         )
     return effects
+
+
+def effect_rows(results: Results) -> list[dict[str, Any]]:
+    """One row a level and metric, as `effects.json` has them: a level's mean, and its difference to the first level.
+
+    Shares are in percent, intervals are t-intervals over seeds; null where there is none.
+
+    Args:
+        results: of the grid.
+    """
+    rows = []
+    for metric in results.summary["metrics"]:
+        for effect in main_effects(results, metric):
+            rows += [
+                {"testbed": results.testbed, "factor": effect.factor, "level": level, "metric": metric}
+                | _columns("mean", "", found, results.scale(metric))
+                | _columns("difference", "difference_", effect.differences.get(level), results.scale(metric))
+                | {"contexts": effect.contexts, "seeds": len(results.seeds)}
+                for level, found in effect.levels.items()
+            ]
+    return rows
+
+
+def _columns(name: str, prefix: str, found: Estimate | None, scale: float) -> dict[str, float | None]:
+    """An estimate as columns: its value by that name, its interval's ends with the prefix."""
+    numbers = (None, None, None) if found is None else (found.value, found.low, found.high)
+    return {
+        column: None if number is None else round(scale * number, 4)
+        for column, number in zip((name, f"{prefix}low", f"{prefix}high"), numbers, strict=True)
+    }
 
 
 def interactions(results: Results, metric: str) -> Iterator[tuple[str, str, dict[tuple[str, str], Estimate]]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mbpo_core.ablation.effects import effect_rows
 from mbpo_core.ablation.grid import OVERVIEW
 from mbpo_core.ablation.overview import overview_markdown, overview_page, overview_picture
 from mbpo_core.ablation.page import render_page
@@ -28,7 +29,9 @@ def refuse_other_folder(folder: Path) -> None:
 
 
 def publish_results(results: Results, folder: Path, commands: Sequence[str]) -> Path:
-    """Write index.html, results.parquet, results.json, table.md and pictures; all of them or none.
+    """Write index.html, results.parquet, results.json, table.md, pictures, and effects.json where there are some.
+
+    All of them are written, or none.
 
     Args:
         results: to write.
@@ -48,6 +51,8 @@ def publish_results(results: Results, folder: Path, commands: Sequence[str]) -> 
             for name, _, picture in drawn:
                 (fresh / f"{name}.{form}").write_bytes(picture)
         _write_json(results.rows(), fresh / _MARK)
+        if effects := effect_rows(results):
+            _write_json(effects, fresh / "effects.json")
         _write_parquet(results, fresh / "results.parquet")
         (fresh / "table.md").write_text(results_markdown(results) + "\n", encoding="utf-8")
         (fresh / "index.html").write_text(render_page(results, pictures, commands), encoding="utf-8")

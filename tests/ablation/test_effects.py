@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from mbpo_core.ablation.effects import interactions, main_effects
+from mbpo_core.ablation.effects import effect_rows, interactions, main_effects
 from mbpo_core.ablation.pareto import front
+from mbpo_core.ablation.publish import publish_results
 from tests.ablation.making import grid, results
 
 METRIC = "prior_conflict_accuracy"
@@ -31,6 +35,22 @@ def test_main_effect_is_the_mean_over_the_other_factors() -> None:
     assert negatives.differences["noise"].low == pytest.approx(-0.235 - 12.706 * 0.015, abs=1e-4)
     assert negatives.differences["noise"].high == pytest.approx(-0.235 + 12.706 * 0.015, abs=1e-4)
     assert gain.differences["none"].value == pytest.approx((50 + 20 + 50 + 24 - 60 - 40 - 62 - 44) / 400)
+
+
+def test_effects_are_written_in_percent_with_their_intervals(tmp_path: Path) -> None:
+    found = results(grid(TWO), RIGHT)
+    publish_results(found, tmp_path / "out", [])
+    rows = json.loads((tmp_path / "out" / "effects.json").read_text(encoding="utf-8"))
+    assert rows == effect_rows(found)
+    first, noise = [row for row in rows if (row["factor"], row["metric"]) == ("negatives", METRIC)]
+    assert (first["level"], first["mean"], first["difference"]) == ("adversarial", 55.5, None)
+    assert noise["testbed"] == found.testbed
+    assert (noise["level"], noise["mean"], noise["contexts"], noise["seeds"]) == ("noise", 32.0, 2, 2)
+    assert [noise[name] for name in ("difference", "difference_low", "difference_high")] == pytest.approx(
+        [-23.5, -23.5 - 12.706 * 1.5, -23.5 + 12.706 * 1.5], abs=0.01
+    )
+    alone = results(grid(TWO, seeds=1), {cell: counts[:1] for cell, counts in RIGHT.items()})
+    assert {(row["low"], row["difference_low"]) for row in effect_rows(alone)} == {(None, None)}
 
 
 def test_only_contexts_with_every_level_count() -> None:

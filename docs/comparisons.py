@@ -44,7 +44,7 @@ TESTBEDS = re.compile(r"scenes-(soft|absolute)1?-(natural-\d+|uniform)")
 def _compared(file: str, name: str) -> str:
     """A row a method and a column a metric of one testbed; or "testbeds METRIC": a row a testbed, a column a method.
 
-    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search; or "effects TESTBED": what each factor does.
+    Or "search TESTBED" or "search TESTBED accuracy": the tries of a search; "effects TESTBED": what factors do.
     """
     kind, _, metric = name.partition(" ")
     if kind == "effects":

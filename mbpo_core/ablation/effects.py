@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from statistics import fmean
 from typing import Any
 
-from mbpo_core.ablation.results import Results
+from mbpo_core.ablation.results import Results, columns
 from mbpo_core.evaluation.intervals import mean_interval
 
 Levels = Mapping[str, str]
+_ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -94,24 +95,17 @@ def effect_rows(results: Results) -> list[dict[str, Any]]:
     """
     rows = []
     for metric in results.summary["metrics"]:
+        scale = results.scale(metric)
         for effect in main_effects(results, metric):
-            rows += [
-                {"testbed": results.testbed, "factor": effect.factor, "level": level, "metric": metric}
-                | _columns("mean", "", found, results.scale(metric))
-                | _columns("difference", "difference_", effect.differences.get(level), results.scale(metric))
-                | {"contexts": effect.contexts, "seeds": len(results.seeds)}
-                for level, found in effect.levels.items()
-            ]
+            for level, found in effect.levels.items():
+                difference = effect.differences.get(level)
+                rows.append(
+                    {"testbed": results.testbed, "factor": effect.factor, "level": level, "metric": metric}
+                    | columns("mean", "", asdict(found), scale, _ENDS)
+                    | columns("difference", "difference_", asdict(difference) if difference else None, scale, _ENDS)
+                    | {"contexts": effect.contexts, "seeds": len(results.seeds)}
+                )
     return rows
-
-
-def _columns(name: str, prefix: str, found: Estimate | None, scale: float) -> dict[str, float | None]:
-    """An estimate as columns: its value by that name, its interval's ends with the prefix."""
-    numbers = (None, None, None) if found is None else (found.value, found.low, found.high)
-    return {
-        column: None if number is None else round(scale * number, 4)
-        for column, number in zip((name, f"{prefix}low", f"{prefix}high"), numbers, strict=True)
-    }
 
 
 def interactions(results: Results, metric: str) -> Iterator[tuple[str, str, dict[tuple[str, str], Estimate]]]:

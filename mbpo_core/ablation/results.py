@@ -94,11 +94,11 @@ class Results:
                         "testbed": self.testbed,
                         "method": cell,
                         "metric": metric,
-                        **_columns("mean", "", entry, scale),
-                        **_columns(
+                        **columns("mean", "", entry, scale),
+                        **columns(
                             "difference", "difference_", self.summary["differences"].get(cell, {}).get(metric), scale
                         ),
-                        **_columns("baseline_difference", "baseline_", self.against.get(cell, {}).get(metric), scale),
+                        **columns("baseline_difference", "baseline_", self.against.get(cell, {}).get(metric), scale),
                         "seeds": len(self.seeds),
                         "train_tokens": round(cost.train_tokens),
                     }
@@ -187,9 +187,11 @@ def certain(entry: Entry) -> bool:
     return all(low > 0 or high < 0 for low, high in ends)
 
 
-def _columns(name: str, prefix: str, entry: Entry | None, scale: float) -> dict[str, float | None]:
-    """An entry as columns: its value by that name, its interval's ends with the prefix."""
-    found = {part: None if entry is None else entry.get(part) for part in ("value", *INTERVALS)}
+def columns(
+    name: str, prefix: str, entry: Mapping[str, Any] | None, scale: float, ends: Sequence[str] = INTERVALS
+) -> dict[str, float | None]:
+    """An entry as columns: its value by that name, its intervals' ends with the prefix; null where there is none."""
+    found = {part: None if entry is None else entry.get(part) for part in ("value", *ends)}
     return {
         name if part == "value" else prefix + part: None if number is None else round(scale * number, 4)
         for part, number in found.items()

@@ -13,7 +13,6 @@ import typer
 
 from mbpo_core import __version__
 from mbpo_core.errors import MbpoError
-from mbpo_core.stages import STAGES
 
 app = typer.Typer(
     help="Modality-Balancing Preference Optimization: teach a multimodal model to look.",
@@ -32,7 +31,8 @@ app.add_typer(server_app, name="server")
 
 
 class StageName(StrEnum):
-    """The stages, as choices of an option (a test compares them with `mbpo_core.stages`)."""
+    """The stages, as choices of an option and commands; not read from `mbpo_core.stages`, which brings
+    pydantic and is slow to import, but compared with it by a test."""
 
     samples = "samples"
     negatives = "negatives"
@@ -590,7 +590,7 @@ _RERUN: dict[str, Callable[..., None]] = {
     "training": rerun_training,
 }
 _HELP = {"evaluation": "Rerun evaluation of one run, or ask a benchmark's questions."}
-for _stage in (name for name in STAGES if name != "samples"):  # samples has a command of its own below it
+for _stage in (name.value for name in StageName if name != StageName.samples):  # it has a command of its own below it
     app.command(_stage, help=_HELP.get(_stage, f"Rerun {_stage} of one run."), rich_help_panel="One stage again")(
         _RERUN.get(_stage, rerun)
     )

@@ -13,7 +13,7 @@ from flows.cli import StageName, app
 from mbpo_core.stages import STAGES
 from tests.flows.environment import children_cpu_s
 
-HEAVY = ("torch", "prefect", "transformers", "deepspeed", "datasets", "pyarrow", "pandas", "numpy")
+HEAVY = ("torch", "prefect", "transformers", "deepspeed", "datasets", "pyarrow", "pandas", "numpy", "pydantic")
 
 
 def test_help_takes_less_than_a_second_and_imports_nothing_heavy() -> None:

@@ -17,6 +17,7 @@ from mbpo_core.errors import ConfigError
 from mbpo_core.execution import StagePlan
 from mbpo_core.stage import ArtifactRef
 from mbpo_core.store import Store
+from mbpo_core.store.search import runs_like
 from tasks.run import Choice, Run, expect
 
 WORDS: tuple[StageWord, ...] = get_args(StageWord)
@@ -148,7 +149,7 @@ def recorded_config(store: Store, name: str) -> PipelineConfig:
         raise ConfigError(
             f"run {name!r} is not known",
             where=store.root,
-            expected=f"one of the store's runs ({', '.join(store.runs()) or 'none yet'})",
+            expected=f"one of the store's runs ({runs_like(store, name)})",
             remedy="Check the name and the store, or give the run's settings with --config.",
         )
     return build_config(recorded | {"run": name}, [], where=f"settings of run {name}")

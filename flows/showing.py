@@ -15,7 +15,7 @@ from mbpo_core.stage import ArtifactRef
 from mbpo_core.store import Manifest, Store
 from mbpo_core.store.lineage import PROMOTED
 from mbpo_core.store.promotions import Decision, decisions
-from mbpo_core.store.search import Found, find_some
+from mbpo_core.store.search import Found, find_some, runs_like
 from tasks.promotion import describe_decision
 
 PAGE = "report.html"
@@ -183,7 +183,7 @@ def run_pointers(store: Store, run: str) -> dict[str, ArtifactRef]:
         raise StoreError(
             f"run {run!r} is not known",
             where=store.root,
-            expected=f"one of the store's runs ({', '.join(store.runs()) or 'none yet'})",
+            expected=f"one of the store's runs ({runs_like(store, run)})",
             remedy="Check --run and --store, or run it first.",
         )
     return pointers

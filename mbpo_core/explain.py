@@ -13,6 +13,7 @@ from mbpo_core.stage import ArtifactRef, PolicyRef, StageSpec
 from mbpo_core.store.core import Store
 from mbpo_core.store.lineage import Stale, published, readable_manifest, stale
 from mbpo_core.store.manifest import Manifest
+from mbpo_core.store.search import runs_like
 
 
 class Explanation(BaseModel):
@@ -68,7 +69,7 @@ def explain(
         raise StoreError(
             f"there is no run {run!r}",
             where=store.root,
-            expected=f"one of {', '.join(store.runs())}" if store.runs() else "a run",
+            expected=f"one of the store's runs ({runs_like(store, run)})",
             remedy="Run the pipeline first, or give its name with --run.",
         )
     plans: dict[str, StagePlan] = {}

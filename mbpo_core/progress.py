@@ -25,7 +25,7 @@ LINE_EVERY_S = 10.0
 class NullProgress:
     """Says nothing."""
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         """Ignored."""
 
     def advance(self, count: int = 1, **figures: float) -> None:
@@ -46,14 +46,14 @@ class LogProgress:
     def __init__(self, write: Callable[[str], None] | None = None, *, every_s: float = LINE_EVERY_S) -> None:
         self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
         self._every_s = every_s
-        self._description, self._total, self._done = "", 0, 0
+        self._description, self._total, self._older, self._done = "", 0, 0, 0
         self._begun = self._said = time.monotonic()
 
-    def start(self, description: str, total: int) -> None:
-        """Begin a count from zero."""
-        self._description, self._total, self._done = description, total, 0
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        """Begin a count; what is done already is no part of the speed."""
+        self._description, self._total, self._older, self._done = description, total, done, done
         self._begun = self._said = time.monotonic()
-        self._write(f"{description}: {total} to do")
+        self._write(f"{description}: {f'{total - done} of ' if done else ''}{total} to do")
 
     def advance(self, count: int = 1, **figures: float) -> None:
         """Count on; figures are shown with the line."""
@@ -62,7 +62,7 @@ class LogProgress:
         if now - self._said < self._every_s and self._done < self._total:
             return
         self._said = now
-        speed = self._done / max(now - self._begun, 1e-9)
+        speed = (self._done - self._older) / max(now - self._begun, 1e-9)
         left = max(0, self._total - self._done) / max(speed, 1e-9)
         share = f" ({self._done / self._total:.0%})" if self._total else ""
         tail = f", {duration(left)} left" if left else f" in {duration(now - self._begun)}"
@@ -81,8 +81,8 @@ class BarProgress:
         self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
 
-    def start(self, description: str, total: int) -> None:
-        """Begin a bar; the one before stays as it is."""
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        """Begin a bar, at what is done already; the one before stays as it is."""
         self.stop()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -95,7 +95,7 @@ class BarProgress:
             TextColumn("{task.fields[figures]}"),
             console=self._console,
         )
-        self._bar.add_task(description, total=total, figures="")
+        self._bar.add_task(description, total=total, completed=done, figures="")
         self._bar.start()
 
     def advance(self, count: int = 1, **figures: float) -> None:

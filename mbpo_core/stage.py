@@ -95,6 +95,9 @@ class Writer(Protocol):
         resuming never change which rows are computed together.
         """
 
+    def finished(self, table: str = "part") -> list[range]:
+        """The inputs that an earlier attempt, or this one, is done with; of all shares. Asked after `parts`."""
+
     def reader(self, table: str) -> Reader:
         """Read back a table of this same attempt whose parts are all finished."""
 
@@ -120,7 +123,8 @@ class Writer(Protocol):
 class Progress(Protocol):
     """Told how far a stage is; shows a bar with time left, or writes log lines."""
 
-    def start(self, description: str, total: int) -> None: ...
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        """Begin a count of `total`, of which an earlier attempt has done so many: they say nothing about the speed."""
 
     def advance(self, count: int = 1, **figures: float) -> None: ...
 
@@ -163,6 +167,14 @@ class StageContext:
     name: str = ""  # <run>/<key>, for what people watch; no part of any identity
     open_policy: Callable[[PolicyRef], Path] = field(default=lambda ref: Path(ref.folder))  # local model folder
     workers: Workers | None = None  # of a stage that starts processes itself; None computes in this one
+
+    def begin(
+        self, description: str, total: int, part_rows: int, batch: int = 1, *, table: str = "part"
+    ) -> list[PartWriter]:
+        """The parts that are left to do (see `Writer.parts`), with a count begun over all inputs."""
+        parts = list(self.output.parts(total, part_rows, batch, table=table))
+        self.progress.start(description, total, sum(map(len, self.output.finished(table))))
+        return parts
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ class PageProgress:
         self._page: UUID | None = None
         self._description, self._total, self._done, self._written = "", 0, 0, 0.0
 
-    def start(self, description: str, total: int) -> None:
-        """Begin a count from zero, on a page of its own."""
-        self._below.start(description, total)
-        self._description, self._total, self._done, self._page = description, total, 0, None
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        """Begin a count, on a page of its own."""
+        self._below.start(description, total, done)
+        self._description, self._total, self._done, self._page = description, total, done, None
         self._write()
 
     def advance(self, count: int = 1, **figures: float) -> None:

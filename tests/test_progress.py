@@ -29,6 +29,22 @@ def test_lines_tell_share_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+def test_what_was_done_before_counts_for_the_share_and_not_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    told = LogProgress(lines.append, every_s=10)
+    told.start("mining", 40, 20)
+    for _ in range(2):
+        now[0] += 10
+        told.advance(10)
+    assert lines == [
+        "mining: 20 of 40 to do",
+        "mining: 30/40 (75%), 10 s left, 1/s",
+        "mining: 40/40 (100%) in 20 s, 1/s",
+    ]
+
+
 def test_a_bar_shows_count_and_figures() -> None:
     written = io.StringIO()
     bar = BarProgress(Console(file=written, force_terminal=True, width=120))
@@ -36,7 +52,7 @@ def test_a_bar_shows_count_and_figures() -> None:
     for _ in range(3):
         bar.advance(1, loss=0.5)
     bar.log("[not markup]")
-    bar.start("scoring", 2)
+    bar.start("scoring", 9, 6)
     bar.advance(2)
     bar.stop()
     bar.stop()
@@ -47,6 +63,7 @@ def test_a_bar_shows_count_and_figures() -> None:
     assert "loss 0.5" in text
     assert "[not markup]" in text
     assert "scoring" in text
+    assert "8/9" in text
 
 
 def test_null_progress_takes_everything() -> None:

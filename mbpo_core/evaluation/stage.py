@@ -41,9 +41,10 @@ def run(ctx: StageContext) -> None:
     count = questions.count()
     places = math.ceil(count / config.batch_size) * config.batch_size
     labels = list(ctx.policies)
-    ctx.progress.start("questions", count * len(labels))
     parts = list(ctx.output.parts(places * len(labels), config.part_rows, batch=config.batch_size))
     batches = {part.index: list(_batches(part, labels, places, count, config.batch_size)) for part in parts}
+    older = (b for part in ctx.output.finished() for b in _batches(part, labels, places, count, config.batch_size))
+    ctx.progress.start("questions", count * len(labels), sum(stop - start for _, start, stop in older))
     todo = [batch for part in parts for batch in batches[part.index]]
     balance = choose_balance(questions, config) if todo else Balance()
     with closing(_answered(ctx, questions, balance, todo)) as answered:
@@ -60,7 +61,7 @@ def run(ctx: StageContext) -> None:
         ctx.output.add_json("gains.json", gain_curves(_Rows(ctx.output.reader("part"))))
 
 
-def _batches(part: PartWriter, labels: list[str], places: int, count: int, batch: int) -> Iterator[Batch]:
+def _batches(part: PartWriter | range, labels: list[str], places: int, count: int, batch: int) -> Iterator[Batch]:
     """The batches of a part."""
     for index in range(part.start, part.stop, batch):
         policy, start = divmod(index, places)

@@ -35,9 +35,9 @@ class ProgressFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         """Pass on."""
-        self._write("start", description, total)
+        self._write("start", description, total, done)
 
     def advance(self, count: int = 1, **figures: float) -> None:
         """Pass on."""

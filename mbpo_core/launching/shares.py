@@ -79,11 +79,11 @@ class Later:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._begin: tuple[str, int] | None = None
+        self._begin: tuple[str, int, int] | None = None
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         """Keep until something is counted."""
-        self._begin = description, total
+        self._begin = description, total, done
 
     def advance(self, count: int = 1, **figures: float) -> None:
         """Pass on."""

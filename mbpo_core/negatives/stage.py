@@ -52,8 +52,7 @@ def _mine(context: StageContext) -> None:
     if context.rounds > 1:  # each round mines its own share
         source = samples.share(context.round_index, context.rounds)
     total, size = source.count(), _BATCHES * settings.batch_size
-    context.progress.start(STAGE, total)
-    parts = list(context.output.parts(total, settings.part_rows, size))
+    parts = context.begin(STAGE, total, settings.part_rows, size)
     if not parts:  # a stage whose parts are all done needs no model
         return
     require(row["kind"] for row in samples.rows(columns=["kind"]))
@@ -66,6 +65,7 @@ def _mine(context: StageContext) -> None:
         return open_tasks(policy, read_samples(source.slice(*window)), settings.max_new_tokens)
 
     windows = [[(start, min(start + size, p.stop)) for start in range(p.start, p.stop, size)] for p in parts]
+    mined = flips = 0
     with ahead((window for several in windows for window in several), read, depth=1) as opened:
         for part, several in zip(parts, windows, strict=True):
             negatives: list[Negative] = []
@@ -73,8 +73,8 @@ def _mine(context: StageContext) -> None:
             for window in islice(opened, len(several)):
                 kept, left = miner.mine(window)
                 negatives, dropped = negatives + kept, dropped + left
-                flipped = sum(negative.flipped for negative in negatives) / max(len(negatives), 1)
-                context.progress.advance(len(window), flipped=flipped)
+                mined, flips = mined + len(kept), flips + sum(negative.flipped for negative in kept)
+                context.progress.advance(len(window), flipped=flips / max(mined, 1))
             part.finish([negative.model_dump() for negative in negatives], dropped)
 
 

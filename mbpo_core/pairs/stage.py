@@ -32,8 +32,7 @@ def _score(context: StageContext) -> None:
     config: PairsConfig = context.config
     negatives = context.inputs["negatives"]
     total, size = negatives.count(), config.batch_size
-    context.progress.start(f"{STAGE}: scoring", total)
-    parts = list(context.output.parts(total, config.part_rows, size, table=SCORED))
+    parts = context.begin(f"{STAGE}: scoring", total, config.part_rows, size, table=SCORED)
     if not parts:  # a stage whose parts are all done needs no model
         return
     policy = load_policy(context.open_policy(context.policies["policy"]), context.policy_config)
@@ -59,9 +58,8 @@ def _select(context: StageContext, scored: Reader) -> None:
     candidates = (Scores.of(row) for row in scored.rows(SCORED, COLUMNS))
     passed = (None if reason_against(scores, config) else scores for scores in candidates)
     ranking = rank_pairs(passed, config.select, config.share, context.seed)
-    total = scored.count(SCORED)
-    context.progress.start(f"{STAGE}: selecting", total)
-    for part in context.output.parts(total, config.part_rows):
+    looked_at = kept = 0
+    for part in context.begin(f"{STAGE}: selecting", scored.count(SCORED), config.part_rows):
         rows: list[Row] = []
         dropped: list[Dropped] = []
         for number, row in enumerate(scored.slice(part.start, part.stop, SCORED), start=part.start):
@@ -73,4 +71,5 @@ def _select(context: StageContext, scored: Reader) -> None:
             else:
                 dropped.append(drop(PreferencePair.model_validate(row), *verdict))
         part.finish(rows, dropped)
-        context.progress.advance(part.stop - part.start, kept=len(rows))
+        looked_at, kept = looked_at + part.stop - part.start, kept + len(rows)
+        context.progress.advance(part.stop - part.start, kept=kept / looked_at)

@@ -60,8 +60,8 @@ def _collect(context: StageContext, config: RolloutsConfig, posterior: mopps.Pos
     """All groups of the round that are not there yet."""
     samples = context.inputs["samples"].where("split", ["online"]).where("kind", CLOSED_KINDS)
     picked = _pick(context, config, samples, posterior)
-    context.progress.start(f"{STAGE}, round {context.round_index}", len(picked.drawn))
-    parts = list(context.output.parts(len(picked.drawn), config.part_rows, config.batch_size))
+    counted = f"{STAGE}, round {context.round_index}"
+    parts = context.begin(counted, len(picked.drawn), config.part_rows, config.batch_size)
     if not parts:  # a stage whose parts are all done needs no model
         return
     require(row["kind"] for row in samples.rows(columns=["kind"]))

@@ -30,7 +30,6 @@ def run(context: StageContext) -> None:
     reader: RawReader = open_benchmark(config) if is_benchmark(config) else open_reader(config)
     root = image_root(config)
     total = min(reader.count, config.limit or reader.count)
-    context.progress.start(STAGE, total)
     with closing(_SeenIds()) as seen:
         mapping = own_columns(config) if is_benchmark(config) else config
         _import(context, mapping, reader, Normaliser(mapping, root), seen, total)
@@ -40,8 +39,8 @@ def _import(
     context: StageContext, config: SamplesConfig, reader: RawReader, normaliser: Normaliser, seen: _SeenIds, total: int
 ) -> None:
     columns = columns_to_read(config, reader.columns)
-    rows, position = reader.rows(columns), 0
-    for part in context.output.parts(total, config.part_rows):
+    rows, position, looked_at, left_out = reader.rows(columns), 0, 0, 0
+    for part in context.begin(STAGE, total, config.part_rows):
         for raw in islice(rows, part.start - position):  # parts that an earlier attempt finished
             seen.add(normaliser.sample_id(raw))
         samples: list[Row] = []
@@ -57,7 +56,8 @@ def _import(
                 samples.append(result.model_dump())
         position = part.stop
         part.finish(samples, dropped)
-        context.progress.advance(part.stop - part.start, dropped=len(dropped))
+        looked_at, left_out = looked_at + part.stop - part.start, left_out + len(dropped)
+        context.progress.advance(part.stop - part.start, dropped=left_out / looked_at)
 
 
 class _SeenIds:
@@ -98,10 +98,9 @@ def _demo(context: StageContext, config: SamplesConfig) -> None:
     total = counts.offline + counts.online
     total += large * (counts.eval_probe + counts.dev_probe) + small * (counts.eval_small_probe + counts.dev_small_probe)
     total = min(total, config.limit or total)
-    context.progress.start(STAGE, total)
     samples: Iterator[Sample] = iter(demo_samples(config.demo_setting, context.seed, counts))
     position = 0
-    for part in context.output.parts(total, config.part_rows):
+    for part in context.begin(STAGE, total, config.part_rows):
         rows = [sample.model_dump() for sample in islice(samples, part.start - position, part.stop - position)]
         position = part.stop
         part.finish(rows)

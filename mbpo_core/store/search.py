@@ -54,13 +54,22 @@ def find_some(store: Store, what: str, run: str | None = None) -> list[Found]:
         return found
     keys = list(store.run(run).pointers()) if run else []
     near = get_close_matches(what, keys, n=_SHOWN, cutoff=0.4) or keys
-    known = f"run {run!r} has {', '.join(near)}" if keys else f"known runs: {', '.join(store.runs()) or 'none yet'}"
+    known = f"run {run!r} has {', '.join(near)}" if keys else f"known runs: {runs_like(store, run)}"
     raise StoreError(
         f"there is no artifact {what!r}",
         where=f"{store.root}" + (f", run {run}" if run else ""),
         expected=f"a key of the run or {LEAST_DIGITS} or more digits of a digest; {known}",
         remedy="mbpo runs lists the runs, and mbpo show --run NAME what one has.",
     )
+
+
+def runs_like(store: Store, run: str | None) -> str:
+    """The store's runs for a message, those whose names are like it first; a store may hold thousands."""
+    runs = store.runs()
+    near = get_close_matches(run or "", runs, n=_SHOWN, cutoff=0.4)
+    shown = [*near, *(other for other in runs if other not in near)][:_SHOWN]
+    more = f" and {len(runs) - len(shown):,} more" if len(runs) > len(shown) else ""
+    return f"{', '.join(shown)}{more}" if runs else "none yet"
 
 
 def by_digest(store: Store, what: str) -> list[Found]:

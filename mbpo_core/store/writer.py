@@ -134,6 +134,19 @@ class ArtifactWriter:
                 self._adopt(span)
         yield from (span for span in spans if span.index not in here.done)
 
+    def finished(self, table: str = MAIN) -> list[range]:
+        """The inputs of the finished parts, and in a share of those that an earlier attempt finished for any share.
+
+        Whether these are intact is looked at when they are adopted; here they are only counted.
+        """
+        here = self._tables[table]
+        older = self._leftovers.sidecars if self._share and self._leftovers else {}
+        return [
+            range(start, stop)
+            for index, start, stop in here.spans()
+            if index in here.done or (table, start, stop) in older
+        ]
+
     def finish_part(self, span: Span, rows: Sequence[Row], dropped: Sequence[Dropped]) -> None:
         """Write one part; its sidecar last, because that is what makes it done."""
         record, name = self._records[span.table], part_name(span.table, span.index)

@@ -73,8 +73,8 @@ def train(job: Job, rows: JobRows, progress: Progress) -> None:
         state = _start(engine, job, job.fingerprint(rows))
         if left_out:
             progress.log("left out: " + ", ".join(f"{count} pairs without {what}" for what, count in left_out.items()))
-        progress.start(f"training round {job.round_index + 1}/{job.rounds}", len(batches) * job.config.inner_steps)
-        progress.advance(len(state.rows))
+        steps = len(batches) * job.config.inner_steps
+        progress.start(f"training round {job.round_index + 1}/{job.rounds}", steps, len(state.rows))
         about = {**job.config.identity(), "seed": job.seed, "round_index": job.round_index, "rounds": job.rounds}
         with watching(job.monitors, state.rows, work=state.fingerprint, settings=about, first=world.rank == 0) as watch:
             Steps(job, engine, groups, batches, state, progress, watch).run()

@@ -73,8 +73,7 @@ def sample(index: int, shade: int = 10, seed: int = 0) -> dict[str, Any]:
 def draw(context: StageContext) -> None:
     """Samples out of nothing, some of them dropped."""
     config = context.config
-    context.progress.start("drawing", config.count)
-    for part in context.output.parts(config.count, config.part_rows, config.batch_size):
+    for part in context.begin("drawing", config.count, config.part_rows, config.batch_size):
         rows, dropped = [], []
         for index in range(part.start, part.stop):
             time.sleep(config.pause_s)

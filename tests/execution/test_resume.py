@@ -161,7 +161,7 @@ class _Listener(NullProgress):
         self.messages: list[str] = []
         self.begun, self.told = threading.Event(), threading.Event()
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         self.begun.set()
 
     def log(self, message: str) -> None:

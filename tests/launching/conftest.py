@@ -25,11 +25,13 @@ class Recorder:
 
     on_step: Callable[[], None] = lambda: None
     started: list[tuple[str, int]] = field(default_factory=list)
+    older: int = 0
     done: int = 0
     messages: list[str] = field(default_factory=list)
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         self.started.append((description, total))
+        self.older = done
 
     def advance(self, count: int = 1, **figures: float) -> None:
         self.done += count

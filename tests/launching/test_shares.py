@@ -9,7 +9,6 @@ import pytest
 from mbpo_core.config import LaunchConfig, PolicyConfig
 from mbpo_core.errors import ConfigError, StoreError, WorkerFailed
 from mbpo_core.execution import execute, plan
-from mbpo_core.progress import NullProgress
 from mbpo_core.store import Store
 from mbpo_core.store.attempts import Leftovers, Share, ShareDone, attempts, new_attempt
 from mbpo_core.store.writer import ArtifactWriter
@@ -64,8 +63,10 @@ def test_a_killed_rank_fails_the_stage_and_costs_only_its_part(
     assert planned.status == "resumes"
     kept = planned.parts_done
     assert 1 <= kept <= 4, "part 1 of rank 1, and whatever rank 0 had done"
-    ref = execute(store, planned, NullProgress(), spec=SHARED_DRAWING)
-    assert len(computed) == 12 - 2 * kept
+    progress = Recorder()
+    ref = execute(store, planned, progress, spec=SHARED_DRAWING)
+    assert len(computed) == progress.done == 12 - 2 * kept
+    assert (progress.started, progress.older) == ([("drawing", 12)], 2 * kept)
     assert ref.content == make(Store("memory://unharmed", stages=STAGES), SHARED_DRAWING, **settings).content
 
 
@@ -95,6 +96,7 @@ def test_a_share_has_only_its_parts(store: Store) -> None:
         for part in writer.parts(10, 2):
             made.append((index, part.index))
             part.finish([sample(number) for number in range(part.start, part.stop)])
+        assert len(writer.finished()) == len(made), "its own, and those of the shares before"
         with pytest.raises(ShareDone):
             writer.reader("part")
     assert made == [(0, 0), (0, 3), (1, 1), (1, 4), (2, 2)]
@@ -103,10 +105,12 @@ def test_a_share_has_only_its_parts(store: Store) -> None:
         share=Share(0, 2, new_attempt()),
     )  # fmt: skip
     assert list(again.parts(10, 2)) == [], "what a share before has finished is not made again"
+    assert sum(map(len, again.finished())) == 10
     only = ArtifactWriter(
         place, SHARED_DRAWING, config=config, digest="d", code="code", leftovers=Leftovers(place, "code", names[:1])
     )
     assert [part.index for part in only.parts(10, 2)] == [1, 2, 4]
+    assert only.finished() == [range(0, 2), range(6, 8)]
 
 
 def test_workers_cannot_see_a_store_in_memory(node_folder: Path) -> None:

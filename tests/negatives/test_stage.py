@@ -31,10 +31,10 @@ class Log:
     """A Progress that remembers how far the stage is, and may kill it."""
 
     def __init__(self, die_after: int = 1_000_000) -> None:
-        self.total, self.done, self.die_after = 0, 0, die_after
+        self.total, self.older, self.done, self.die_after = 0, 0, 0, die_after
 
-    def start(self, description: str, total: int) -> None:
-        self.total = total
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        self.total, self.older = total, done
 
     def advance(self, count: int = 1, **figures: float) -> None:
         self.done += count
@@ -90,7 +90,7 @@ def test_part_size_and_a_killed_run_change_nothing(samples: list[Sample]) -> Non
         _run(store, samples, Log(die_after=16))
     resumed = Log()
     assert _run(store, samples, resumed).ref.content == whole
-    assert resumed.done == 10, "the first part was done and is adopted"
+    assert (resumed.older, resumed.done) == (8, 10), "the first part was done and is adopted"
 
 
 def test_never_more_than_two_windows_are_in_memory(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

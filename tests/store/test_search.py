@@ -9,7 +9,7 @@ import pytest
 from mbpo_core.errors import StoreError
 from mbpo_core.stage import ArtifactRef
 from mbpo_core.store import Store
-from mbpo_core.store.search import Found, find, find_some
+from mbpo_core.store.search import Found, find, find_some, runs_like
 from tests.execution.conftest import make
 from tests.execution.fakes import DRAWING, STAGES
 
@@ -61,3 +61,11 @@ def test_an_unknown_word_names_what_is_like_it(store: Store, ref: ArtifactRef) -
         find_some(store, "trainin/0", "r")
     with pytest.raises(StoreError, match="known runs: r"):
         find_some(store, "pairs")
+
+
+def test_of_many_runs_the_nearest_are_named_and_the_others_counted(store: Store, ref: ArtifactRef) -> None:
+    for number in range(1, 21):
+        store.run(f"night-{number:02}").point("drawing", ref)
+    assert runs_like(store, "nigth-17").startswith("night-17, ")
+    assert runs_like(store, "nigth-17").endswith(" and 16 more")
+    assert runs_like(store, None) == "night-01, night-02, night-03, night-04, night-05 and 16 more"

@@ -25,7 +25,7 @@ class Recorder:
     figures: list[dict[str, float]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, done: int = 0) -> None:
         self.started.append((description, total))
 
     def advance(self, count: int = 1, **figures: float) -> None:

@@ -105,7 +105,7 @@ def test_one_worker_ends_bit_by_bit_where_this_process_does(rows: JobRows, tmp_p
 @linux
 def test_a_cancelled_run_leaves_nobody_behind(rows: JobRows, tmp_path: Path) -> None:
     class Cancelled(Recorder):
-        def start(self, description: str, total: int) -> None:
+        def start(self, description: str, total: int, done: int = 0) -> None:
             assert len(alive(work)) >= 3  # the launcher and two workers
             raise KeyboardInterrupt
 

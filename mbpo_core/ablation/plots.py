@@ -34,7 +34,7 @@ def interactions_picture(results: Results, form: str = "svg") -> bytes | None:
         for axis, (metric, one, other, means) in zip(axes, panels, strict=False):
             _draw_interaction(axis, results, metric, (one, other), means)
 
-    return drawn(draw, len(panels), 3.4, form)
+    return drawn(draw, len(panels), 3.8, form)
 
 
 def _draw_effect(axis: Any, results: Results, effect: MainEffect) -> None:
@@ -68,7 +68,11 @@ def _draw_interaction(
     axis.set_xticks(places, [plain(level) for level in results.factors[one]])
     axis.set_xlabel(plain(one))
     axis.set_title(heading(results, metric), fontsize=9)
-    axis.legend(title=plain(other), fontsize=7, title_fontsize=7, framealpha=0.6)
+    # Below the panel: inside it would lie over intervals.
+    axis.legend(
+        title=plain(other), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(results.factors[other]), fontsize=7,
+        title_fontsize=7, frameon=False, columnspacing=1.0, handletextpad=0.3,
+    )  # fmt: skip
     tidy(axis)
 
 

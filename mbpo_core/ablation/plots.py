@@ -70,9 +70,16 @@ def _draw_interaction(
     axis.set_title(heading(results, metric), fontsize=9)
     # Below the panel: inside it would lie over intervals.
     axis.legend(
-        title=plain(other), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(results.factors[other]), fontsize=7,
-        title_fontsize=7, frameon=False, columnspacing=1.0, handletextpad=0.3,
-    )  # fmt: skip
+        title=plain(other),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        ncols=len(results.factors[other]),
+        fontsize=7,
+        title_fontsize=7,
+        frameon=False,
+        columnspacing=1.0,
+        handletextpad=0.3,
+    )
     tidy(axis)
 
 

@@ -156,7 +156,9 @@ def summarize_results(
     counts = count_rows(list(asked.values()))
     pooled = summary_of(counts, **settings, clusters=POOLED_CLUSTERS)
     baseline = grid.baseline if grid.baseline in pooled["policies"] else ""
-    against = summary_of(counts, **settings, clusters=POOLED_CLUSTERS, baseline=baseline)["differences"]
+    against: Mapping[str, Mapping[str, Entry]] = {}
+    if baseline:
+        against = summary_of(counts, **settings, clusters=POOLED_CLUSTERS, baseline=baseline)["differences"]
     each = {seed: summary_of(counts.only(run), **settings, seed=seed) for run, seed in enumerate(asked)}
     return Results(
         testbed=grid.testbed or grid.name,
@@ -166,7 +168,7 @@ def summarize_results(
         summary=pooled,
         each=each,
         baseline=baseline,
-        against=against if baseline else {},
+        against=against,
         costs=costs,
         pareto=grid.pareto,
         plots=grid.plots,

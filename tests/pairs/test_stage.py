@@ -19,9 +19,9 @@ from mbpo_core.models.images import open_image
 from mbpo_core.models.policy import Policy
 from mbpo_core.models.resolve import resolve_model
 from mbpo_core.pairs import scoring, stage
-from mbpo_core.progress import NullProgress
+from mbpo_core.progress import LogProgress, NullProgress
 from mbpo_core.records import Image, Negative, PreferencePair, Sample
-from mbpo_core.stage import ArtifactRef, PolicyRef
+from mbpo_core.stage import ArtifactRef, PolicyRef, Progress
 from mbpo_core.stages import STAGES
 from mbpo_core.store.core import Store
 from mbpo_core.store.reader import ArtifactReader
@@ -69,12 +69,20 @@ def reference() -> PolicyRef:
 MIN_GAIN = 0.2  # nats; some of the rows gain less
 
 
-def build(store: Store, given: ArtifactRef, reference: PolicyRef, *, seed: int = 0, **settings: Any) -> ArtifactReader:
+def build(
+    store: Store,
+    given: ArtifactRef,
+    reference: PolicyRef,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> ArtifactReader:
     config = PairsConfig(
         **{"min_gain": MIN_GAIN, "max_dropped_share": 0.5, "text_leaning": False, "plausible": False, **settings}
     )
     planned = plan(store, STAGES["pairs"], config, {"negatives": given}, {"policy": reference}, POLICY, seed=seed)
-    return store.reader(execute(store, planned, NullProgress()))
+    return store.reader(execute(store, planned, progress or NullProgress()))
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +290,17 @@ def test_a_stage_that_breaks_off_goes_on_where_it_was(
     assert scored == (1 if phase == "scoring" else 0)
     assert resumed.ref.content == built.ref.content
     assert list(resumed.rows("dropped")) == list(built.rows("dropped"))
+
+
+def test_progress_tells_the_share_that_is_kept_of_all_parts(
+    reference: PolicyRef, tmp_path: Path, negatives: list[Negative]
+) -> None:
+    lines: list[str] = []
+    fresh = Store(tmp_path)
+    given = commit_rows(fresh, "negatives", negatives)
+    made = build(fresh, given, reference, batch_size=8, part_rows=8, progress=LogProgress(lines.append))
+    assert 0 < made.count() < made.count("scored")
+    assert lines[-1].endswith(f"kept {made.count() / made.count('scored'):.4g}")
 
 
 def test_rows_open_in_datasets_as_conversations(

@@ -116,8 +116,8 @@ class Writer(Protocol):
     def add_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Publish a JSON file."""
 
-    def add_text(self, name: str, value: str) -> None:
-        """Publish a UTF-8 text file."""
+    def add_text(self, name: str, value: str, *, content: bool = True) -> None:
+        """Publish a UTF-8 text file; with content=False it stays out of the content digest, as in `add_folder`."""
 
 
 class Progress(Protocol):

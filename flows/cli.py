@@ -590,7 +590,7 @@ _RERUN: dict[str, Callable[..., None]] = {
     "training": rerun_training,
 }
 _HELP = {"evaluation": "Rerun evaluation of one run, or ask a benchmark's questions."}
-for _stage in (name.value for name in StageName if name != StageName.samples):  # it has a command of its own below it
+for _stage in (name.value for name in StageName if name != StageName.samples):  # samples has commands of its own
     app.command(_stage, help=_HELP.get(_stage, f"Rerun {_stage} of one run."), rich_help_panel="One stage again")(
         _RERUN.get(_stage, rerun)
     )

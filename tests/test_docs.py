@@ -24,6 +24,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Commands of other programs, and the test that runs each.
 ELSEWHERE = {
     "python -m docs.generate": "tests/test_docs.py",
+    "python -m benchmarks.conflicts": "tests/benchmarks/test_conflicts.py",
     "python -m benchmarks.lmms.pope write --run demo pope.parquet": "tests/benchmarks/test_lmms.py",
     "python -m benchmarks.lmms.pope compare --run demo --policy trained lmms/samples_pope_local.jsonl": (
         "tests/benchmarks/test_lmms.py"

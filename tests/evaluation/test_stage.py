@@ -115,9 +115,8 @@ def test_killed_stage_resumes_to_the_same_content_with_another_part_size(whole: 
         evaluate(store, Log(die_after=16))
     resumed = evaluate(store, log)
     assert resumed.manifest.content == whole.manifest.content
-    assert (
-        log.done == log.older == len(list(probe_names()))
-    )  # the base's two parts were done when the stage was killed in the third
+    # The base's two parts were done when the stage was killed in the third.
+    assert log.done == log.older == len(list(probe_names()))
     assert evaluate(new_store(), Log(), other).manifest.content == whole.manifest.content
 
 
